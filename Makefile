@@ -1,0 +1,26 @@
+# The README's two commands. `make demo` shows the library at work, `make test` proves it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+$(BIN)/headfirst: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	@touch $@
+
+.venv/.test: $(BIN)/headfirst
+	$(BIN)/pip install --quiet -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/headfirst
+	$(BIN)/headfirst run --out headfirst-run
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+check: .venv/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+clean:
+	rm -rf .venv headfirst-run

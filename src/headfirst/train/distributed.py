@@ -1,0 +1,46 @@
+"""The little of `torch.distributed` the loop needs: who am I, and the sum of everybody's gradients.
+
+Plain all-reduce rather than a wrapper: the gradient is exactly that of the whole batch, also when the batch does
+not divide by the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """`rank` of `size` workers."""
+
+    rank: int
+    size: int
+
+
+def join_world(device: torch.device) -> World:
+    """Join the group that `torchrun` announces in the environment; alone where it announces none."""
+    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not dist.is_initialized():
+        return World(0, 1)
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
+    """Replace each gradient by its sum over the workers (one all-reduce of the flattened gradients)."""
+    if world.size == 1:
+        return
+    for parameter in parameters:  # a worker with no sample in this batch still takes part
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

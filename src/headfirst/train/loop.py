@@ -1,0 +1,271 @@
+"""One training loop for everything that trains.
+
+What enters: a module, a function from a batch of sample indices to the batch's mean loss, and an `Optimisation`.
+What leaves: the module, trained, and a `TrainRecord`. Data order and dropout are drawn from (seed, epoch, step), so
+a resumed run and an undisturbed one end in the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headfirst.errors import DivergenceError, FingerprintError, InputError, Interrupted
+from headfirst.randomness import keyed_bits, keyed_permutation
+from headfirst.train.checkpoint import load_checkpoint, save_checkpoint
+from headfirst.train.distributed import World, join_world, sum_gradients
+from headfirst.train.signals import graceful_stop
+from headfirst.types import Progress, silent
+
+_ORDER, _DROPOUT = 1, 2  # streams of the keyed generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`indices` (B,) int64 of the samples this worker sees in this step; `num_global` over all workers."""
+
+    epoch: int
+    indices: np.ndarray
+    num_global: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """AdamW with linear warm-up and a cosine to zero.
+
+    Attributes:
+        warmup: share of all steps over which the learning rate rises from zero.
+        clip_norm: largest global gradient norm; None leaves gradients alone.
+        ema_decay: keep an exponential moving average of the parameters and end on it.
+    """
+
+    epochs: int
+    batch_size: int
+    warmup: float = 0.1
+    clip_norm: float | None = 1.0
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """`losses`: mean training loss of each epoch. `finished` is false where `until_epoch` or a callback ended it."""
+
+    steps: int
+    losses: tuple[float, ...]
+    seconds: float
+    finished: bool
+
+
+@dataclass
+class _State:
+    """The position: everything but the tensors that a resumed run needs."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    sum: float = 0.0
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+Callback = Callable[[int, nn.Module], bool]
+"""Called as `callback(epochs_done, module)` after each epoch; True ends the training there.
+
+A run resumed after a kill repeats the epoch it was in: a callback may be called twice for one epoch."""
+
+
+def learning_rate_factor(step: int, num_steps: int, warmup: float) -> float:
+    """Multiplier of the base learning rate at `step` of `num_steps`: linear warm-up, then half a cosine to zero.
+
+    >>> [round(learning_rate_factor(s, 4, 0.25), 3) for s in range(4)]
+    [1.0, 1.0, 0.75, 0.25]
+    """
+    num_warmup = round(warmup * num_steps)
+    if step < num_warmup:
+        return (step + 1) / num_warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+
+
+def train(
+    module: nn.Module,
+    loss: Callable[[Batch], Tensor],
+    groups: Sequence[dict[str, Any]],
+    optimisation: Optimisation,
+    *,
+    num_samples: int,
+    seed: int,
+    fingerprint: str = "",
+    directory: Path | None = None,
+    until_epoch: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    callbacks: Sequence[Callback] = (),
+    progress: Progress = silent,
+    stage: str = "training",
+) -> TrainRecord:
+    """Train `module` in place.
+
+    Args:
+        loss: from a batch to its mean loss (a scalar with a gradient).
+        groups: AdamW parameter groups (`params`, `lr`, `weight_decay`); `lr` is the peak.
+        num_samples: samples an epoch; each is seen once, in an order drawn from (seed, epoch).
+        fingerprint: names the run; a directory that holds another one is refused.
+        directory: where checkpoints and `log.jsonl` go; the same call continues from there. None keeps nothing.
+        until_epoch: pause (saved) after this many epochs of the full schedule; the same call goes on.
+
+    Raises:
+        DivergenceError: the loss or the gradient norm is not finite; names the step.
+        FingerprintError: `directory` belongs to another run.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    parameters = [p for group in groups for p in group["params"]]
+    optimiser = torch.optim.AdamW([dict(group) for group in groups])
+    peaks = [group["lr"] for group in groups]
+    world = join_world(parameters[0].device)
+    steps_per_epoch = math.ceil(num_samples / optimisation.batch_size)
+    num_steps = steps_per_epoch * optimisation.epochs
+    ema = [p.detach().clone() for p in parameters] if optimisation.ema_decay is not None else []
+    state = _State()
+
+    def save() -> None:
+        if directory is not None and world.rank == 0:
+            tensors = _tensors(module, parameters, optimiser, ema)
+            save_checkpoint(directory, state.step, tensors, {"fingerprint": fingerprint, **vars(state)})
+
+    if directory is not None and (found := load_checkpoint(directory)) is not None:
+        position = dict(found.position)
+        if position.pop("fingerprint") != fingerprint:
+            raise FingerprintError(
+                f"{directory} holds the state of another run (its recipe or data differ); "
+                "give another directory, or start anew with --fresh"
+            )
+        state = _State(**position)
+        _restore(found.tensors, module, parameters, optimiser, ema)
+
+    began, saved = time.monotonic() - state.seconds, time.monotonic()
+    with graceful_stop() as stop:
+        while state.step < num_steps and not state.stopped:
+            epoch, within = divmod(state.step, steps_per_epoch)
+            if until_epoch is not None and epoch >= until_epoch:
+                break
+            factor = learning_rate_factor(state.step, num_steps, optimisation.warmup)
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            order = keyed_permutation(num_samples, seed, _ORDER, epoch)
+            chosen = order[within * optimisation.batch_size : (within + 1) * optimisation.batch_size]
+            value = _step(module, loss, parameters, optimiser, optimisation, chosen, epoch, state.step, seed, world)
+            if ema:
+                torch._foreach_lerp_(ema, [p.detach() for p in parameters], 1 - (optimisation.ema_decay or 0.0))
+            state.step += 1
+            state.sum += value * len(chosen)
+            state.seconds = time.monotonic() - began
+            progress(stage, state.step, num_steps)
+            if within == steps_per_epoch - 1:
+                state.losses.append(state.sum / num_samples)
+                state.sum = 0.0
+                _log(directory, world, epoch=epoch + 1, step=state.step, loss=state.losses[-1], lr_factor=factor,
+                     seconds=round(state.seconds, 3))  # fmt: skip
+                # every callback runs, also after one has asked to end
+                state.stopped = any([callback(epoch + 1, module) for callback in callbacks])
+            if stop.requested:
+                save()
+                raise Interrupted(
+                    f"stopped at step {state.step} of {num_steps}; "
+                    + ("run the same command again to resume" if directory else "nothing was to be saved")
+                )
+            if time.monotonic() - saved > checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+    save()
+    finished = state.step == num_steps
+    if ema and (finished or state.stopped):
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, ema)
+    return TrainRecord(steps=state.step, losses=tuple(state.losses), seconds=state.seconds, finished=finished)
+
+
+def _step(
+    module: nn.Module,
+    loss: Callable[[Batch], Tensor],
+    parameters: list[Tensor],
+    optimiser: torch.optim.Optimizer,
+    optimisation: Optimisation,
+    chosen: np.ndarray,
+    epoch: int,
+    step: int,
+    seed: int,
+    world: World,
+) -> float:
+    """One update; returns the mean loss over the whole batch."""
+    mine = chosen[world.rank :: world.size]
+    optimiser.zero_grad(set_to_none=True)
+    local = torch.zeros(())
+    if len(mine):
+        devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(keyed_bits(seed, _DROPOUT, step, world.rank) >> np.uint64(1)))
+            local = loss(Batch(epoch, mine, len(chosen))) * (len(mine) / len(chosen))
+            local.backward()
+    value = local.detach().clone()
+    if world.size > 1:
+        sum_gradients(parameters, world)
+        torch.distributed.all_reduce(value)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not (math.isfinite(value.item()) and math.isfinite(norm.item())):
+        raise DivergenceError(
+            f"step {step}: the loss is {value.item():.4g} and the gradient norm {norm.item():.4g}, both must be "
+            "finite; a smaller learning rate is the usual remedy"
+        )
+    if optimisation.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, optimisation.clip_norm, norm)
+    optimiser.step()
+    return value.item()
+
+
+def _tensors(
+    module: nn.Module, parameters: list[Tensor], optimiser: torch.optim.Optimizer, ema: list[Tensor]
+) -> dict[str, Tensor]:
+    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    for i, parameter in enumerate(parameters):
+        tensors |= {f"adam.{i}.{key}": value for key, value in optimiser.state[parameter].items()}
+    return tensors | {f"ema.{i}": tensor for i, tensor in enumerate(ema)}
+
+
+def _restore(
+    tensors: dict[str, Tensor],
+    module: nn.Module,
+    parameters: list[Tensor],
+    optimiser: torch.optim.Optimizer,
+    ema: list[Tensor],
+) -> None:
+    module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
+    for i, parameter in enumerate(parameters):
+        prefix = f"adam.{i}."
+        optimiser.state[parameter] = {
+            k.removeprefix(prefix): v if k.endswith(".step") else v.to(parameter.device)
+            for k, v in tensors.items()
+            if k.startswith(prefix)
+        }
+    for i, tensor in enumerate(ema):
+        tensor.copy_(tensors[f"ema.{i}"])
+
+
+def _log(directory: Path | None, world: World, **record: int | float) -> None:
+    if directory is not None and world.rank == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
