@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from headfirst.errors import InputError
 
@@ -246,6 +246,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """Images to features. `stages` composed in order are the whole map."""
 
@@ -259,6 +260,7 @@ class Backbone(Protocol):
     def __call__(self, images: Tensor, /) -> Tensor: ...
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """Images to scores."""
 

@@ -28,7 +28,9 @@ def network(dropout: float = 0.3) -> nn.Sequential:
     layers = nn.Sequential(nn.Linear(5, 7), nn.Dropout(dropout), nn.Tanh(), nn.Linear(7, 1)).double()
     with torch.no_grad():
         for i, parameter in enumerate(layers.parameters()):
-            parameter.copy_(torch.linspace(-0.5, 0.5, parameter.numel(), dtype=torch.float64).view_as(parameter) + 0.01 * i)
+            parameter.copy_(
+                torch.linspace(-0.5, 0.5, parameter.numel(), dtype=torch.float64).view_as(parameter) + 0.01 * i
+            )
     return layers.train()
 
 
@@ -223,12 +225,11 @@ torch.save([p.detach() for p in m.parameters()], sys.argv[1] + "/" + __import__(
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_take_the_step_of_the_whole_batch(tmp_path: Path, workers: int):
     script = WORKER.format(here=str(Path(__file__).parent))
+    meeting = {"WORLD_SIZE": str(workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)],
-            env={**os.environ, "WORLD_SIZE": str(workers), "RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
-                 "MASTER_PORT": "29617", "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, **meeting, "RANK": str(rank)}
+        )
         for rank in range(workers)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0] * workers

@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """AdamW with linear warm-up and a cosine to zero.
+    """How long, in what batches, under which schedule: linear warm-up, then a cosine to zero.
 
     Attributes:
         warmup: share of all steps over which the learning rate rises from zero.
@@ -114,6 +114,7 @@ def train(
     until_epoch: int | None = None,
     checkpoint_seconds: float = 30.0,
     callbacks: Sequence[Callback] = (),
+    optimiser: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = torch.optim.AdamW,
     progress: Progress = silent,
     stage: str = "training",
 ) -> TrainRecord:
@@ -121,10 +122,11 @@ def train(
 
     Args:
         loss: from a batch to its mean loss (a scalar with a gradient).
-        groups: AdamW parameter groups (`params`, `lr`, `weight_decay`); `lr` is the peak.
+        groups: the optimiser's parameter groups (`params`, `lr`, …); `lr` is the peak.
         num_samples: samples an epoch; each is seen once, in an order drawn from (seed, epoch).
         fingerprint: names the run; a directory that holds another one is refused.
         directory: where checkpoints and `log.jsonl` go; the same call continues from there. None keeps nothing.
+        optimiser: makes the optimiser from the groups.
         until_epoch: pause (saved) after this many epochs of the full schedule; the same call goes on.
 
     Raises:
@@ -133,7 +135,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     parameters = [p for group in groups for p in group["params"]]
-    optimiser = torch.optim.AdamW([dict(group) for group in groups])
+    updates = optimiser([dict(group) for group in groups])
     peaks = [group["lr"] for group in groups]
     world = join_world(parameters[0].device)
     steps_per_epoch = math.ceil(num_samples / optimisation.batch_size)
@@ -143,7 +145,7 @@ def train(
 
     def save() -> None:
         if directory is not None and world.rank == 0:
-            tensors = _tensors(module, parameters, optimiser, ema)
+            tensors = _tensors(module, parameters, updates, ema)
             save_checkpoint(directory, state.step, tensors, {"fingerprint": fingerprint, **vars(state)})
 
     if directory is not None and (found := load_checkpoint(directory)) is not None:
@@ -154,7 +156,7 @@ def train(
                 "give another directory, or start anew with --fresh"
             )
         state = _State(**position)
-        _restore(found.tensors, module, parameters, optimiser, ema)
+        _restore(found.tensors, module, parameters, updates, ema)
 
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with graceful_stop() as stop:
@@ -163,13 +165,14 @@ def train(
             if until_epoch is not None and epoch >= until_epoch:
                 break
             factor = learning_rate_factor(state.step, num_steps, optimisation.warmup)
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            for group, peak in zip(updates.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             order = keyed_permutation(num_samples, seed, _ORDER, epoch)
             chosen = order[within * optimisation.batch_size : (within + 1) * optimisation.batch_size]
-            value = _step(module, loss, parameters, optimiser, optimisation, chosen, epoch, state.step, seed, world)
-            if ema:
-                torch._foreach_lerp_(ema, [p.detach() for p in parameters], 1 - (optimisation.ema_decay or 0.0))
+            value = _step(loss, parameters, updates, optimisation, chosen, epoch, state.step, seed, world)
+            if optimisation.ema_decay is not None:
+                for average, parameter in zip(ema, parameters, strict=True):
+                    average.lerp_(parameter.detach(), 1 - optimisation.ema_decay)
             state.step += 1
             state.sum += value * len(chosen)
             state.seconds = time.monotonic() - began
@@ -180,7 +183,7 @@ def train(
                 _log(directory, world, epoch=epoch + 1, step=state.step, loss=state.losses[-1], lr_factor=factor,
                      seconds=round(state.seconds, 3))  # fmt: skip
                 # every callback runs, also after one has asked to end
-                state.stopped = any([callback(epoch + 1, module) for callback in callbacks])
+                state.stopped = any([callback(epoch + 1, module) for callback in callbacks])  # noqa: C419
             if stop.requested:
                 save()
                 raise Interrupted(
@@ -194,12 +197,12 @@ def train(
     finished = state.step == num_steps
     if ema and (finished or state.stopped):
         with torch.no_grad():
-            torch._foreach_copy_(parameters, ema)
+            for parameter, average in zip(parameters, ema, strict=True):
+                parameter.copy_(average)
     return TrainRecord(steps=state.step, losses=tuple(state.losses), seconds=state.seconds, finished=finished)
 
 
 def _step(
-    module: nn.Module,
     loss: Callable[[Batch], Tensor],
     parameters: list[Tensor],
     optimiser: torch.optim.Optimizer,
@@ -241,7 +244,8 @@ def _tensors(
 ) -> dict[str, Tensor]:
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     for i, parameter in enumerate(parameters):
-        tensors |= {f"adam.{i}.{key}": value for key, value in optimiser.state[parameter].items()}
+        state = optimiser.state[parameter]
+        tensors |= {f"optimiser.{i}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     return tensors | {f"ema.{i}": tensor for i, tensor in enumerate(ema)}
 
 
@@ -254,7 +258,7 @@ def _restore(
 ) -> None:
     module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
     for i, parameter in enumerate(parameters):
-        prefix = f"adam.{i}."
+        prefix = f"optimiser.{i}."
         optimiser.state[parameter] = {
             k.removeprefix(prefix): v if k.endswith(".step") else v.to(parameter.device)
             for k, v in tensors.items()

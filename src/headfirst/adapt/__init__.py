@@ -1,0 +1,29 @@
+"""Adaptations: each a frozen recipe whose `fit` returns a new object."""
+
+from headfirst.adapt.fine_tune import LPFT, FineTune
+from headfirst.adapt.heads import NeighbourHead, on_backbone
+from headfirst.adapt.knn import KNN, KNNModel
+from headfirst.adapt.learning_rate import Trial, best_trial, halves, search
+from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
+from headfirst.adapt.tuned import TunedModel
+from headfirst.adapt.tuning import Tuning, tune
+from headfirst.adapt.wise import WiSE
+
+__all__ = [
+    "KNN",
+    "LPFT",
+    "FineTune",
+    "KNNModel",
+    "LinearProbe",
+    "LinearProbeModel",
+    "NeighbourHead",
+    "Trial",
+    "TunedModel",
+    "Tuning",
+    "WiSE",
+    "best_trial",
+    "halves",
+    "on_backbone",
+    "search",
+    "tune",
+]

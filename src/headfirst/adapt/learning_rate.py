@@ -1,0 +1,130 @@
+"""The learning rate: a small grid, validation accuracy, ties to the smaller, losers dropped early.
+
+A rate survives the first third of the epochs when it is among the better half on the whole validation split or on
+either of its two halves: so the choice each half would have made is still there to be read (cross-fitting).
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfirst.adapt.tuned import logits
+from headfirst.adapt.tuning import Tuning, tune
+from headfirst.data import ImageSplit
+from headfirst.errors import DivergenceError
+from headfirst.nn import ImageClassifier
+from headfirst.randomness import keyed_permutation
+from headfirst.types import Progress, silent
+
+if TYPE_CHECKING:
+    from headfirst.adapt.fine_tune import FineTune
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One learning rate. `tuning` is None where the trial `ended` early, with the reason."""
+
+    lr: float
+    tuning: Tuning | None
+    val_logits: Float[Tensor, "n k"] | None
+    seconds: float
+    ended: str = ""
+
+    def summary(self) -> dict[str, Any]:
+        """What the report keeps."""
+        return {"lr": self.lr, "seconds": self.seconds, "ended": self.ended or "finished"}
+
+
+def search(
+    start: ImageClassifier,
+    train: ImageSplit,
+    val: ImageSplit,
+    recipe: FineTune,
+    *,
+    seed: int,
+    directory: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> tuple[Trial, ...]:
+    """Train `start` at each rate of `recipe.lr_grid`, dropping the worse half after a third of the epochs.
+
+    Raises:
+        DivergenceError: every rate diverged.
+    """
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="headfirst-") as scratch:
+            return search(start, train, val, recipe, seed=seed, directory=Path(scratch), device=device,
+                          progress=progress)  # fmt: skip
+    rates = sorted(recipe.lr_grid)
+    trials: dict[float, Trial] = {}
+
+    def run(lr: float, until_epoch: int | None) -> None:
+        # A shorter schedule's first epochs would not be those of the full one: pause the full one instead.
+        try:
+            tuning = tune(start, train, recipe, lr=lr, seed=seed, val=val, directory=directory / f"lr-{lr:g}",
+                          until_epoch=until_epoch, device=device, progress=progress,
+                          stage=f"{recipe.method} at learning rate {lr:g}")  # fmt: skip
+        except DivergenceError as error:
+            trials[lr] = Trial(lr, None, None, 0.0, f"diverged: {error}")
+        else:
+            trials[lr] = Trial(lr, tuning, logits(tuning.classifier, val, device=device), tuning.record.seconds)
+
+    def alive() -> tuple[Trial, ...]:
+        found = tuple(trial for trial in trials.values() if trial.tuning is not None)
+        if not found:
+            reasons = "; ".join(f"{trial.lr:g} {trial.ended}" for trial in trials.values())
+            raise DivergenceError(f"every learning rate diverged ({reasons}); give a smaller lr_grid")
+        return found
+
+    if len(rates) > 1:
+        pause = max(1, round(recipe.epochs / 3))
+        for lr in rates:
+            run(lr, pause)
+        kept = {
+            trial.lr
+            for rows in (None, *halves(val))
+            for trial in ranked(alive(), val, rows)[: math.ceil(len(rates) / 2)]
+        }
+        for trial in alive():
+            if trial.lr not in kept:
+                reason = f"dropped after {pause} of {recipe.epochs} epochs"
+                trials[trial.lr] = replace(trial, tuning=None, val_logits=None, ended=reason)
+        rates = sorted(kept)
+    for lr in rates:
+        run(lr, None)
+    alive()
+    return tuple(trials[lr] for lr in sorted(trials))
+
+
+def ranked(trials: Sequence[Trial], val: ImageSplit, rows: np.ndarray | None = None) -> list[Trial]:
+    """Finished trials, best validation accuracy (on `rows`, default all) first, ties to the smaller rate."""
+
+    def accuracy(trial: Trial) -> float:
+        assert trial.val_logits is not None
+        correct = (trial.val_logits.argmax(dim=1) == torch.as_tensor(val.labels)).double()
+        return (correct if rows is None else correct[rows]).mean().item()
+
+    alive = [trial for trial in trials if trial.tuning is not None]
+    return sorted(alive, key=lambda trial: (-accuracy(trial), trial.lr))
+
+
+def best_trial(trials: Sequence[Trial], val: ImageSplit, rows: np.ndarray | None = None) -> Trial:
+    """The first of `ranked`."""
+    return ranked(trials, val, rows)[0]
+
+
+def halves(val: ImageSplit) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint halves of the rows of `val`, each class shared out between them, drawn from a fixed key."""
+    order = keyed_permutation(len(val), 0x5EED)
+    order = order[np.argsort(np.asarray(val.labels)[order], kind="stable")]  # class by class
+    return np.sort(order[0::2]), np.sort(order[1::2])

@@ -1,0 +1,235 @@
+"""Multinomial logistic regression along a path of L2 strengths, each solved to its optimum.
+
+    f(W, b) = Σ_i a_i · CE(softmax(W x_i + b), y_i) + λ/2 ‖W‖²,    Σ_i a_i = 1, the bias b unpenalised.
+
+Truncated Newton (Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 7.1): conjugate gradients on the
+Hessian, never formed, in the eigenbasis of XᵀX, where one number an eigenvector makes a good preconditioner. Each
+strength starts from an extrapolation of the last solutions. Objective and gradient are float64; the products with
+the Hessian, which only propose a step, are float32. Several weightings `a` of the same rows (the folds of a
+cross-validation: zero for what is held out) are solved side by side, as columns of one matrix.
+
+Shape letters: N rows, D features, K classes, F weightings, R = min(N, D) + 1 coordinates, the last one the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfirst.errors import DivergenceError
+
+GRADIENT_RATIO = 1e-6
+"""Largest norm of the gradient at a solution, relative to its norm at zero weights and bias."""
+
+OBJECTIVE_GAP = 1e-6
+"""Largest ‖gradient‖² / (2λf) at a solution: f is λ-strongly convex in W, so this bounds its relative excess."""
+
+_MAX_NEWTON_STEPS = 100
+_MAX_CG_STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solution:
+    """The optimum at one strength, for every weighting.
+
+    Attributes:
+        l2: λ.
+        weight: (F, K, D) float64, summing to zero over classes.
+        bias: (F, K) float64, likewise.
+        logits: (N, F, K) float64, of all rows, held-out ones included.
+        objective: (F,), `f` above.
+        gradient_ratio: (F,), norm of the gradient relative to its norm at zero weights and bias.
+    """
+
+    l2: float
+    weight: Float[Tensor, "F K D"]
+    bias: Float[Tensor, "F K"]
+    logits: Float[Tensor, "N F K"]
+    objective: Float[Tensor, " F"]
+    gradient_ratio: Float[Tensor, " F"]
+
+
+def logistic_path(
+    x: Float[Tensor, "N D"],
+    labels: Int[Tensor, " N"],
+    strengths: Sequence[float],
+    *,
+    sample_weights: Float[Tensor, "F N"],
+) -> Iterator[Solution]:
+    """Solve for each of `strengths` in turn: from strong to weak, since each starts from those before it.
+
+    Args:
+        x: (N, D) float64, centred, root-mean-square norm near one (for conditioning; any x has its optimum).
+        labels: (N,) in 0 … K-1; every class present under every weighting, else its bias has no optimum.
+        strengths: λ > 0, evenly spaced in the logarithm (for good starts; the optimum does not depend on it).
+        sample_weights: (F, N) float64, non-negative, each row summing to one.
+
+    Yields:
+        One `Solution` a strength.
+
+    Raises:
+        DivergenceError: a strength did not reach its optimum.
+    """
+    z, basis = _eigenbasis(x)
+    problem = _Problem(z, labels, sample_weights)
+    point = problem.at(z.new_zeros(z.shape[1], len(sample_weights), int(labels.max()) + 1))
+    start = _norm(point.data_gradient)
+    solved: list[tuple[float, _Point]] = []
+    for l2 in strengths:
+        if len(solved) > 1:
+            ahead = problem.at(*_extrapolate(solved, l2))
+            point = ahead if bool((ahead.objective(l2) < point.objective(l2)).all()) else point
+        point = _minimise(problem, point, l2, start)
+        solved = [*solved, (l2, point)][-3:]
+        yield Solution(
+            l2=l2,
+            weight=_columns(basis, _class_centred(point.theta[:-1])).permute(1, 2, 0),
+            bias=_class_centred(point.theta[-1]),
+            logits=point.logits,
+            objective=point.objective(l2),
+            gradient_ratio=_norm(point.gradient(l2)) / start,
+        )
+
+
+def _eigenbasis(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, R): the rows in the eigenbasis of XᵀX within their span, and a column of ones; the (D, R-1) basis."""
+    basis = torch.linalg.qr(x.T).Q if x.shape[0] < x.shape[1] else torch.eye(x.shape[1], dtype=x.dtype)
+    z = x @ basis
+    rotation = torch.linalg.eigh(z.T @ z).eigenvectors
+    return torch.cat([z @ rotation, z.new_ones(len(z), 1)], dim=1), basis @ rotation
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A point, and what is known of it whatever λ is."""
+
+    theta: Tensor  # (R, F, K): Wᵀ in the eigenbasis, the bias below it
+    logits: Tensor  # (N, F, K)
+    probabilities: Tensor  # (N, F, K)
+    loss: Tensor  # (F,)
+    data_gradient: Tensor  # (R, F, K)
+
+    def objective(self, l2: float) -> Tensor:
+        return self.loss + l2 / 2 * self.theta[:-1].square().sum(dim=(0, 2))
+
+    def gradient(self, l2: float) -> Tensor:
+        return _add_penalty(self.data_gradient.clone(), l2, self.theta)
+
+
+class _Problem:
+    """Rows, labels and weightings: loss and gradient `at` a point, and the Hessian's product there."""
+
+    def __init__(self, z: Tensor, labels: Tensor, sample_weights: Tensor) -> None:
+        self.z, self.z_transposed = z, z.T.contiguous()
+        self.z32, self.z32_transposed = z.float(), self.z_transposed.float()
+        self.labels = labels[:, None, None].expand(-1, len(sample_weights), 1)  # (N, F, 1)
+        self.a = sample_weights.T[:, :, None]  # (N, F, 1)
+        self.scatter = _columns(self.z_transposed.square(), self.a)  # (R, F, 1): diagonal of Σ a_i z_i z_iᵀ
+
+    def at(self, theta: Tensor, logits: Tensor | None = None) -> _Point:
+        logits = _columns(self.z, theta) if logits is None else logits
+        log_probabilities = logits.log_softmax(dim=2)
+        loss = -(self.a * log_probabilities.gather(2, self.labels)).sum(dim=(0, 2))
+        probabilities = log_probabilities.exp()
+        residual = self.a * probabilities.scatter_add(2, self.labels, -torch.ones_like(self.a))
+        return _Point(theta, logits, probabilities, loss, _columns(self.z_transposed, residual))
+
+
+def _minimise(problem: _Problem, point: _Point, l2: float, start: Tensor) -> _Point:
+    """Newton steps until gradient and objective gap are as small as promised, for every weighting."""
+    for _ in range(_MAX_NEWTON_STEPS):
+        gradient = point.gradient(l2)
+        size = _norm(gradient)
+        wanted = torch.minimum(GRADIENT_RATIO * start, (2 * OBJECTIVE_GAP * l2 * point.objective(l2)).sqrt())
+        if bool((size <= wanted).all()):
+            return point
+        # The square root makes the steps converge superlinearly; the floor spares accuracy nobody asked for.
+        accuracy = torch.maximum((size / start).sqrt().clamp(max=0.1), wanted / (2 * size))
+        step = _newton_step(problem, point, gradient, l2, accuracy)
+        point = _line_search(problem, point, step, (gradient * step).sum(dim=(0, 2)), l2)
+    ratio = float((_norm(point.gradient(l2)) / start).max())
+    raise DivergenceError(
+        f"logistic regression at l2={l2:.3g} must reach a gradient of {GRADIENT_RATIO:.0e} of its start, but is at "
+        f"{ratio:.1e} after {_MAX_NEWTON_STEPS} Newton steps; use a stronger l2"
+    )
+
+
+def _newton_step(problem: _Problem, point: _Point, gradient: Tensor, l2: float, accuracy: Tensor) -> Tensor:
+    """Conjugate gradients until the residual is `accuracy` (F,) of the gradient; a descent direction at any length."""
+    p, a = point.probabilities.float(), problem.a.float()
+    ap = a * p
+    # The Hessian's diagonal, averaged over classes so that Σ_k W_k = 0 is kept.
+    curvature = (ap * (1 - p)).sum(dim=0).mean(dim=1, keepdim=True)
+    diagonal = _add_penalty(problem.scatter.float() * curvature, l2, torch.ones_like(problem.scatter))
+    scale = _norm(gradient)[:, None]  # keeps squares within float32's range
+    residual = -(gradient / scale).float()
+    step = torch.zeros_like(residual)
+    direction = preconditioned = residual / diagonal
+    energy = (residual * preconditioned).sum(dim=(0, 2))
+    for _ in range(_MAX_CG_STEPS):
+        active = _norm(residual) > accuracy
+        if not bool(active.any()):
+            break
+        along = _columns(problem.z32, direction)
+        along = ap * (along - torch.linalg.vecdot(p, along)[:, :, None])
+        product = _add_penalty(_columns(problem.z32_transposed, along), l2, direction)
+        length = torch.where(active, energy / (direction * product).sum(dim=(0, 2)), 0)[:, None]
+        step += length * direction
+        residual -= length * product
+        preconditioned = residual / diagonal
+        before, energy = energy, (residual * preconditioned).sum(dim=(0, 2))
+        direction = preconditioned + torch.where(active, energy / before, 0)[:, None] * direction
+    return scale * step.double()
+
+
+def _line_search(problem: _Problem, point: _Point, step: Tensor, slope: Tensor, l2: float) -> _Point:
+    """Halve each weighting's step until Armijo's rule holds, up to rounding."""
+    objective = point.objective(l2)
+    length = torch.ones_like(objective)
+    while True:
+        ahead = problem.at(point.theta + length[:, None] * step)
+        enough = ahead.objective(l2) <= objective * (1 + 1e-14) + 1e-4 * length * slope
+        if bool((enough | (length < 1e-12)).all()):
+            return ahead
+        length = torch.where(enough, length, length / 2)
+
+
+def _extrapolate(solved: Sequence[tuple[float, _Point]], l2: float) -> tuple[Tensor, Tensor]:
+    """θ and its logits one step ahead: the polynomial in log λ through the last λ^s θ.
+
+    s is the local power of ‖θ‖: θ ∝ 1/λ where the penalty rules (s = 1), and s → 0 where the data do.
+    """
+    (before, first), (last, second) = solved[-2:]
+    s = float((second.theta.norm() / first.theta.norm()).log()) / log(before / last)
+    signs = (-1.0, 2.0) if len(solved) == 2 else (1.0, -3.0, 3.0)
+    factors = [sign * (strength / l2) ** s for sign, (strength, _) in zip(signs, solved, strict=True)]
+    points = [point for _, point in solved]
+    theta = sum(factor * point.theta for factor, point in zip(factors, points, strict=True))
+    logits = sum(factor * point.logits for factor, point in zip(factors, points, strict=True))
+    return torch.as_tensor(theta), torch.as_tensor(logits)
+
+
+def _columns(matrix: Tensor, columns: Tensor) -> Tensor:
+    """`matrix` times each of the (·, F, K) columns."""
+    return (matrix @ columns.flatten(1)).unflatten(1, columns.shape[1:])
+
+
+def _add_penalty(gradient: Tensor, l2: float, theta: Tensor) -> Tensor:
+    """Adds λW to a data term, in place; the bias has no penalty."""
+    gradient[:-1] += l2 * theta[:-1]
+    return gradient
+
+
+def _norm(theta: Tensor) -> Tensor:
+    """(F,) norms of (R, F, K)."""
+    return torch.linalg.vector_norm(theta, dim=(0, 2))
+
+
+def _class_centred(theta: Tensor) -> Tensor:
+    """The softmax ignores a constant over classes; take it out exactly."""
+    return theta - theta.mean(dim=-1, keepdim=True)

@@ -1,0 +1,73 @@
+"""The textbook's claims, each a run with intervals and a computed verdict; written with public names only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from headfirst.claims.claim import ClaimResult, Comparison, over_seeds
+from headfirst.data import ImageSet
+from headfirst.errors import InputError
+from headfirst.nn import PretrainedBackbone
+from headfirst.types import Progress, silent
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim's title and the module whose `run` puts it to the test."""
+
+    title: str
+    module: str
+
+
+CLAIMS: Mapping[int, Claim] = {
+    2: Claim("Fine-tuning moves the backbone, linear probing does not", "claim_02_what_moves"),
+    3: Claim("Out of distribution, the probe usually beats fine-tuning", "claim_03_probe_away"),
+    6: Claim("A random head makes the backbone worse in the first steps", "claim_06_random_head"),
+    7: Claim("Head first, then fine-tune (LP-FT), wins in both domains", "claim_07_head_first"),
+}
+
+
+def run_claim(
+    number: int,
+    data: ImageSet,
+    backbone: PretrainedBackbone,
+    *,
+    seeds: int = 5,
+    quick: bool = False,
+    work: Path | None = None,
+    progress: Progress = silent,
+) -> ClaimResult:
+    """Run one claim.
+
+    Args:
+        data: with train, val, test; the embedded digits or the user's own.
+        seeds: training seeds, at least 2.
+        quick: fewer seeds and steps; the result says so.
+        work: keeps what was finished, so that the same call resumes; claims 3 and 7 share it.
+
+    Raises:
+        InputError: no such claim, or fewer than two seeds.
+    """
+    if number not in CLAIMS:
+        raise InputError(f"there is no claim {number} yet; claims are {', '.join(map(str, CLAIMS))}")
+    if seeds < 2:
+        raise InputError(f"an interval over seeds needs at least 2, got {seeds}")
+    module = import_module(f"headfirst.claims.{CLAIMS[number].module}")
+    return module.run(data, backbone, range(2 if quick else seeds), quick=quick, work=work, progress=progress)
+
+
+def write_claim(result: ClaimResult, directory: Path) -> Path:
+    """Write `claim-NN.svg`, `.json` and `.md`; returns the figure's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stem = directory / f"claim-{result.number:02d}"
+    stem.with_suffix(".json").write_text(result.as_json() + "\n", encoding="utf-8")
+    stem.with_suffix(".md").write_text(result.as_markdown(), encoding="utf-8")
+    figure = stem.with_suffix(".svg")
+    figure.write_text(result.figure, encoding="utf-8")
+    return figure
+
+
+__all__ = ["CLAIMS", "Claim", "ClaimResult", "Comparison", "over_seeds", "run_claim", "write_claim"]

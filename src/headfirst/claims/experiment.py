@@ -1,0 +1,103 @@
+"""What claims 3 and 7 train alike: few-shot adaptations over seeds, kept on disk as predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from headfirst.adapt import LPFT, FineTune, LinearProbe, TunedModel, on_backbone
+from headfirst.data import CORRUPTIONS, ImageSet, ImageSplit, audit, cap_per_class, corrupt, few_shot, prepare
+from headfirst.evaluation import load_predictions, save_predictions
+from headfirst.features import embed
+from headfirst.nn import PretrainedBackbone
+from headfirst.types import Predictions, Progress
+
+SHOTS = 20
+"""Training images a class."""
+
+MILD, SEVERE = 1, 4
+"""Severities of the corruptions that make the small and the large shifts."""
+
+
+def ready(data: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> ImageSet:
+    """Prepared and audited images; validation capped as `headfirst run --shots 20` does."""
+    data = audit(prepare(data, backbone.preprocessing, progress=progress))
+    return replace(data, splits={**data.splits, "val": cap_per_class(data["val"], SHOTS, seed=0)})
+
+
+def questions(data: ImageSet) -> dict[str, ImageSplit]:
+    """The splits the claims ask about: test, the data's own shifts, each corruption severe and mild."""
+    asked = {name: data[name] for name in ("test", *data.shifts())}
+    for severity in (SEVERE, MILD):
+        for kind in CORRUPTIONS:
+            name = f"{kind.replace('_', ' ')} {severity}"
+            asked[name] = corrupt(data["test"], kind, severity, name=name)
+    return asked
+
+
+def large_shifts(data: ImageSet) -> list[str]:
+    """Names, among `questions`, of the data's own shifts and the severe corruptions."""
+    return [*data.shifts(), *(f"{kind.replace('_', ' ')} {SEVERE}" for kind in CORRUPTIONS)]
+
+
+def adapted(
+    data: ImageSet,
+    backbone: PretrainedBackbone,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    work: Path | None,
+    progress: Progress,
+) -> dict[tuple[str, str], Tensor]:
+    """(method, split) → (S, N) whether each seed's model is right, for all of `questions`.
+
+    The first seed chooses the learning rate of a method on home validation; the others take it.
+    """
+    asked = questions(data)
+    fingerprint = _fingerprint(data, backbone)
+    found: dict[tuple[str, str], list[Tensor]] = {}
+    rates: dict[str, float] = {}
+    for i, seed in enumerate(seeds):
+        for j, method in enumerate(methods):
+            path = None if work is None else work / f"{method}-{seed}-{fingerprint}.safetensors"
+            if path is None or not path.is_file():
+                model = _fit(method, data, backbone, seed, rates.get(method), progress)
+                predictions = [model.predictions(split, progress=progress) for split in asked.values()]
+                record = {"lr": model.record.get("lr")}
+                if path is not None:
+                    save_predictions(predictions, path, record=record)
+            else:
+                predictions, record = load_predictions(path)
+            if record["lr"] is not None:
+                rates.setdefault(method, record["lr"])
+            for p in predictions:
+                found.setdefault((method, p.split), []).append(_correct(p))
+            progress("models", i * len(methods) + j + 1, len(seeds) * len(methods))
+    return {key: torch.stack(values) for key, values in found.items()}
+
+
+def _fit(
+    method: str, data: ImageSet, backbone: PretrainedBackbone, seed: int, lr: float | None, progress: Progress
+) -> TunedModel:
+    train = few_shot(data["train"], SHOTS, seed=seed)
+    if method == "probe":
+        return on_backbone(backbone, LinearProbe(seed=seed).fit(embed(backbone, train)), seed=seed)
+    recipes: Mapping[str, type[FineTune]] = {"finetune": FineTune, "lp-ft": LPFT}
+    recipe = recipes[method](lr=lr, mirror=data.mirror)
+    return recipe.fit(backbone, train, data["val"], seed=seed, progress=progress)
+
+
+def _correct(p: Predictions) -> Tensor:
+    return p.values.argmax(dim=1) == p.labels
+
+
+def _fingerprint(data: ImageSet, backbone: PretrainedBackbone) -> str:
+    splits = {name: split.fingerprint for name, split in sorted(data.splits.items())}
+    text = json.dumps([splits, backbone.fingerprint, asdict(FineTune()), SHOTS, MILD, SEVERE], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

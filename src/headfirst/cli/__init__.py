@@ -1,0 +1,54 @@
+"""The command line. Exit codes: 0 done; 1 failed or stopped; 2 wrong input (nothing was half-written)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import typer
+
+from headfirst.cli import claims, ground, run, stages
+from headfirst.cli.console import note
+from headfirst.errors import HeadfirstError, Interrupted
+
+app = typer.Typer(
+    name="headfirst",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A folder of images and few labels in; the classifier that holds up away from home, with the evidence, out.",
+    epilog="Exit codes: 0 done; 1 failed or stopped (run the same command again to resume); 2 wrong input.",
+)
+for verb in (run.run, stages.embed, stages.adapt, stages.evaluate, stages.predict, stages.report, claims.claims,
+             ground.cache, ground.doctor):  # fmt: skip
+    app.command()(verb)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from headfirst import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors become one sentence and the documented exit code; wrong usage is typer's, with code 2."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app(args=arguments)
+    except HeadfirstError as error:
+        note(f"error: {error}")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        note(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped; what was finished is kept: run the same command again to resume")

@@ -1,0 +1,48 @@
+"""`headfirst claims`: the textbook's sentences, each put to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headfirst.cli.console import progress_display, say
+from headfirst.cli.options import (
+    DIGITS,
+    BackboneOption,
+    JsonOption,
+    QuietOption,
+    open_backbone,
+    open_images,
+    out_folder,
+    resolve_device,
+)
+
+
+def claims(
+    number: Annotated[int | None, typer.Argument(help="Which claim to run; none lists them.")] = None,
+    data: Annotated[str, typer.Option(help="Your own images instead of the embedded digits.")] = DIGITS,
+    backbone: BackboneOption = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A two-minute version with fewer seeds, marked as one.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the figure and the table.")] = Path("headfirst-claims"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List the claims, or run one and print its figures, verdict and picture."""
+    from headfirst.claims import CLAIMS, run_claim, write_claim
+
+    if number is None:
+        for claim_number, claim in CLAIMS.items():
+            say(f"{claim_number:>2}  {claim.title}")
+        return
+    out_folder(out)
+    resolve_device("cpu")
+    with progress_display(quiet=quiet) as progress:
+        result = run_claim(number, open_images(data, None), open_backbone(backbone, data), seeds=seeds, quick=quick,
+                           work=out / "work", progress=progress)  # fmt: skip
+    path = write_claim(result, out)
+    say(result.as_json() if as_json else f"{result.as_text()}\nfigure: {path}")

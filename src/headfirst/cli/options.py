@@ -1,0 +1,82 @@
+"""Options that several verbs share, and how their words become objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headfirst.errors import InputError
+
+if TYPE_CHECKING:
+    from headfirst.data import ImageSet
+    from headfirst.nn import PretrainedBackbone
+
+DIGITS = "digits"
+GLYPH = "builtin/glyph"
+
+DataArgument = Annotated[str, typer.Argument(help="A folder of images, a manifest (.csv, .parquet), or 'digits'.")]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(help="A hub id, a local folder in the transformers layout, or builtin/glyph (digits only)."),
+]
+ShotsOption = Annotated[int | None, typer.Option(help="Training images a class (digits: 20). Default: all.")]
+SeedOption = Annotated[int, typer.Option(help="First seed; the same seed gives the same result.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+HomeOption = Annotated[str | None, typer.Option(help="A manifest's home domain, where several have training rows.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def open_images(data: str, home: str | None) -> ImageSet:
+    """The image set the user named. Its splits are cut with seed 0: --seed is for training, and every verb must see
+    the same test images."""
+    from headfirst.data import ImageSet
+
+    return ImageSet.open(data, home=home)
+
+
+def open_backbone(backbone: str | None, data: str) -> PretrainedBackbone:
+    """The backbone the user named; for the embedded digits the embedded one; for photographs never a guess."""
+    if backbone is None and data != DIGITS:
+        raise InputError(
+            "photographs need a pretrained backbone; name one, for example --backbone facebook/dinov2-small, "
+            "--backbone openai/clip-vit-base-patch32 or --backbone google/siglip-base-patch16-224 (downloaded from the "
+            "hub once), or a local folder in the transformers layout"
+        )
+    from headfirst.nn import load_backbone
+
+    return load_backbone(backbone or GLYPH)
+
+
+def resolve_shots(shots: int | None, data: str) -> int | None:
+    """The embedded digits are a few-label demonstration unless told otherwise."""
+    return 20 if shots is None and data == DIGITS else shots
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is the accelerator torch sees, else the CPU; also takes as many threads as there are free cores."""
+    import torch
+
+    from headfirst.features import free_threads
+
+    torch.set_num_threads(free_threads())
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    return device
+
+
+def out_folder(out: Path) -> Path:
+    """`out`, if results can go there."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+    return out

@@ -1,0 +1,231 @@
+"""`headfirst embed`, `adapt`, `evaluate`, `predict`, `report`: one stage each, from files to files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headfirst.cli.console import note, progress_display, say
+from headfirst.cli.options import (
+    BackboneOption,
+    DataArgument,
+    DeviceOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    ShotsOption,
+    open_backbone,
+    open_images,
+    out_folder,
+    resolve_device,
+)
+from headfirst.cli.run import accuracy_table
+from headfirst.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from headfirst.adapt import TunedModel
+    from headfirst.nn import PretrainedBackbone
+    from headfirst.types import Features
+
+METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
+
+
+def embed(
+    data: DataArgument,
+    backbone: BackboneOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for one <split>.safetensors a split.")] = Path("headfirst-features"),
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn images into features, one file a split; cached by content, resumable."""
+    from headfirst.data import audit, prepare
+    from headfirst.features import embed as extract
+    from headfirst.features import save_features
+
+    out_folder(out)
+    images = open_images(data, home)
+    where = resolve_device(device)
+    model = open_backbone(backbone, data)
+    written = {}
+    with progress_display(quiet=quiet) as progress:
+        images = audit(prepare(images, model.preprocessing, progress=progress))
+        for name, split in images.splits.items():
+            features = extract(model, split, device=where, progress=progress)
+            path = out / f"{name}.safetensors"
+            save_features(features, path)
+            written[name] = {
+                "path": str(path),
+                "images": len(features),
+                "features": int(features.values.shape[1]),
+            }
+    if as_json:
+        say(json.dumps({"written": written, "quarantined": [asdict(q) for q in images.quarantined]}, indent=1))
+        return
+    for name, about in written.items():
+        say(f"{about['path']}: {about['images']} images of {name}, {about['features']} features")
+    if images.quarantined:
+        note(f"{len(images.quarantined)} images were set aside:")
+        for quarantined in images.quarantined:
+            note(f"  {quarantined.id}: {quarantined.reason}")
+
+
+def adapt(
+    data: Annotated[str, typer.Argument(help="As for run; or a folder of features that embed wrote (knn, probe).")],
+    backbone: BackboneOption = None,
+    method: Annotated[str, typer.Option(help="knn, probe, finetune, lp-ft or wise-ft.")] = "lp-ft",
+    shots: ShotsOption = None,
+    seed: SeedOption = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("headfirst-model"),
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Adapt a backbone with one method and save the model."""
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}{did_you_mean(method, METHODS)}; methods are {', '.join(METHODS)}")
+    from headfirst.artefact import save_model
+    from headfirst.evaluation import versions
+
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "headfirst.json").is_file())):
+        raise InputError(f"--out {out} holds files that are no Headfirst model; give a new or an empty folder")
+    where = resolve_device(device)
+    with progress_display(quiet=quiet) as progress:
+        if (Path(data) / "train.safetensors").is_file():
+            from headfirst.features import load_features
+
+            if method not in ("knn", "probe"):
+                raise InputError(f"{method} trains on images, but {data} holds features; give the images")
+            model = _on_features(
+                method, load_features(Path(data) / "train.safetensors"), open_backbone(backbone, data), seed
+            )
+            about = {"name": data}
+        else:
+            from headfirst.data import audit, few_shot, prepare
+
+            images = open_images(data, home)
+            pretrained = open_backbone(backbone, data)
+            images = audit(prepare(images, pretrained.preprocessing, progress=progress))
+            train = images["train"] if shots is None else few_shot(images["train"], shots, seed=seed)
+            if method in ("knn", "probe"):
+                from headfirst.features import embed as extract
+
+                features = extract(pretrained, train, device=where, progress=progress)
+                model = _on_features(method, features, pretrained, seed)
+            else:
+                from headfirst.adapt import LPFT, FineTune, LinearProbe, WiSE, on_backbone
+                from headfirst.features import embed as extract
+
+                recipe = FineTune(mirror=images.mirror) if method == "finetune" else LPFT(mirror=images.mirror)
+                directory = out.with_name(f".{out.name}.training")
+                model = recipe.fit(pretrained, train, images["val"], seed=seed, directory=directory, device=where,
+                                   progress=progress)  # fmt: skip
+                if method == "wise-ft":
+                    probe = LinearProbe(seed=seed).fit(extract(pretrained, train, device=where))
+                    model = WiSE().fit(on_backbone(pretrained, probe, seed=seed), model)
+            about = {"name": images.name, "sha256": {"train": train.fingerprint}}
+    save_model(model, out, data=about, versions=versions())
+    if method not in ("knn", "probe"):
+        import shutil
+
+        shutil.rmtree(out.with_name(f".{out.name}.training"), ignore_errors=True)
+    say(f"model: {out}")
+
+
+def evaluate(
+    data: DataArgument,
+    models: Annotated[list[Path], typer.Argument(help="Model folders that run or adapt wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and report.md.")] = Path(
+        "headfirst-report"
+    ),
+    splits: Annotated[str | None, typer.Option(help="Comma-separated splits. Default: test and the shifts.")] = None,
+    home: HomeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure saved models on labelled images, at home and on every shift."""
+    from headfirst.artefact import load_model
+    from headfirst.evaluation import evaluate as measure
+    from headfirst.report import write_report
+
+    out_folder(out)
+    images = open_images(data, home)
+    names = splits.split(",") if splits else [n for n in ("test", *images.shifts()) if n in images]
+    where = resolve_device(device)
+    loaded = [load_model(path) for path in models]
+    with progress_display(quiet=quiet) as progress:
+        report = measure(loaded, images.only(*names), seed=seed, device=where, progress=progress)
+    page = write_report(report, out)
+    say((out / "report.json").read_text() if as_json else f"{accuracy_table(report)}\nreport: {page}")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+) -> None:
+    """Say what is on images: the class and its (uncalibrated) probability."""
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other")
+    import csv
+    import io
+
+    from headfirst.artefact import load_model
+    from headfirst.data import prepare, read_paths
+    from headfirst.report import safe_cell
+
+    where = resolve_device(device)
+    loaded = load_model(model)
+    with progress_display(quiet=quiet) as progress:
+        found = prepare(read_paths(images), loaded.classifier.backbone.preprocessing, progress=progress)
+        predictions = loaded.predictions(found["unlabelled"], device=where, progress=progress)
+    confidence, best = predictions.probabilities().max(dim=1)
+    rows = [
+        {"image": id_, "class": loaded.classes_[k], "probability": round(p, 6)}
+        for id_, k, p in zip(predictions.ids, best.tolist(), confidence.tolist(), strict=True)
+    ]
+    if as_json:
+        say(json.dumps({"predictions": rows, "skipped": [asdict(s) for s in found.quarantined]}, indent=1))
+    elif as_csv:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["image", "class", "probability"])
+        writer.writerows([safe_cell(r["image"]), safe_cell(r["class"]), r["probability"]] for r in rows)
+        say(buffer.getvalue().rstrip("\n"))
+    else:
+        for r in rows:
+            say(f"{r['probability']:.3f}  {r['class']}  {r['image']}")
+    for quarantined in found.quarantined:
+        note(f"skipped {quarantined.id}: {quarantined.reason}")
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A folder with report.json, or the file itself.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the pages. Default: where report.json is.")] = None,
+) -> None:
+    """Write report.html and report.md again from report.json."""
+    from headfirst.report import read_report, write_report
+
+    path = run / "report.json" if run.is_dir() else run
+    say(f"report: {write_report(read_report(path), out or path.parent)}")
+
+
+def _on_features(method: str, features: Features, backbone: PretrainedBackbone, seed: int) -> TunedModel:
+    from headfirst.adapt import KNN, LinearProbe, on_backbone
+
+    if features.source != backbone.fingerprint:
+        raise InputError(f"these features were not made by {backbone.name}; name the backbone that embed was given")
+    fitted = KNN().fit(features) if method == "knn" else LinearProbe(seed=seed).fit(features)
+    return on_backbone(backbone, fitted, seed=seed)

@@ -1,0 +1,38 @@
+"""Files to batches: image sets, decoding, preprocessing, pixel cache, splits, corruptions, leak audit."""
+
+from headfirst.data.audit import audit
+from headfirst.data.augmentation import augment
+from headfirst.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt_image, corrupt_mixed
+from headfirst.data.decode import decode_image, read_image
+from headfirst.data.folders import read_paths
+from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
+from headfirst.data.pixels import prepare, prepare_split, usable_cores
+from headfirst.data.preprocess import geometry_key, normalise, preprocess
+from headfirst.data.rows import cache_dir, fill_rows
+from headfirst.data.splits import cap_per_class, few_shot
+
+__all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
+    "ImageSet",
+    "ImageSplit",
+    "Pixels",
+    "audit",
+    "augment",
+    "cache_dir",
+    "cap_per_class",
+    "corrupt",
+    "corrupt_image",
+    "corrupt_mixed",
+    "decode_image",
+    "few_shot",
+    "fill_rows",
+    "geometry_key",
+    "normalise",
+    "prepare",
+    "prepare_split",
+    "preprocess",
+    "read_image",
+    "read_paths",
+    "usable_cores",
+]

@@ -1,0 +1,90 @@
+"""Random crops and mirror images on whole batches: one `grid_sample`, its geometry keyed by the sample.
+
+Shape letters: B batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, UInt8
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from headfirst.errors import InputError
+from headfirst.randomness import keyed_uniform
+
+MIN_AREA = 0.7
+"""The smallest crop, as a share of the image's area."""
+
+MAX_ASPECT = 4 / 3
+"""The longest crop: height and width are stretched against each other by no more."""
+
+
+def augment(
+    images: UInt8[Tensor, "b 3 h w"],
+    *,
+    seed: int,
+    epoch: int,
+    samples: Sequence[int] | np.ndarray,
+    mirror: bool,
+) -> Float32[Tensor, "b 3 h w"]:
+    """A random resized crop of every image, and its mirror image half of the time.
+
+    The crop's area is uniform in [0.7, 1] of the image's, its aspect log-uniform in [3/4, 4/3] as far as it
+    fits, its place uniform (Szegedy et al., CVPR 2015, section 6, with a narrower range of areas, since few
+    labels are adapted here and objects should stay in view). What a sample gets depends on
+    (seed, epoch, sample) alone, never on its batch.
+
+    Args:
+        images: (B, 3, H, W) uint8 RGB.
+        seed, epoch: of the run and the pass.
+        samples: (B,) which sample each image is, e.g. its index in the training split.
+        mirror: whether a mirrored image keeps its label (`ImageSet.mirror`).
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 255].
+
+    Raises:
+        InputError: there is not one sample number an image.
+
+    >>> pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    >>> augment(pictures, seed=0, epoch=0, samples=[4, 5], mirror=True).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    numbers = np.asarray(samples, dtype=np.int64)
+    if numbers.shape != (len(images),):
+        raise InputError(
+            f"one sample number an image is needed: {len(images)} images, {numbers.shape} numbers"
+        )
+    crops = torch.from_numpy(crop_windows(seed, epoch, numbers, mirror=mirror)).to(torch.float32)
+    height, width = images.shape[2:]
+    grid = torch.empty(len(images), height, width, 2, device=images.device)
+    for axis, size in ((0, width), (1, height)):
+        # Pixel centres of an image whose edges are -1 and 1; affine_grid would do the same four times slower.
+        centres = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
+        places = (crops[:, axis, :1] * centres + crops[:, axis, 1:]).to(images.device)
+        grid[..., axis] = places[:, None, :] if axis == 0 else places[:, :, None]
+    return grid_sample(
+        images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def crop_windows(seed: int, epoch: int, samples: np.ndarray, *, mirror: bool) -> Float64[np.ndarray, "b 2 2"]:
+    """(B, 2, 2): for x and y, the crop's half-length (negative: mirrored) and centre in [-1, 1]."""
+    area, aspect, left, top, side = (keyed_uniform(seed, epoch, samples, stream) for stream in range(5))
+    area = MIN_AREA + (1 - MIN_AREA) * area
+    stretch = np.exp((2 * aspect - 1) * np.log(MAX_ASPECT))
+    x, y = np.sqrt(area * stretch), np.sqrt(area / stretch)
+    # Where a long crop would stick out, it is cut to the image and keeps its area.
+    x, y = np.clip(x, area, 1), np.clip(y, area, 1)
+    sign = np.where((side < 0.5) & mirror, -1, 1)
+    return np.stack(
+        [
+            np.stack([sign * x, (2 * left - 1) * (1 - x)], axis=1),
+            np.stack([y, (2 * top - 1) * (1 - y)], axis=1),
+        ],
+        axis=1,
+    )

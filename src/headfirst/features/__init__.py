@@ -1,0 +1,17 @@
+"""Backbone and images to features, and the store that keeps them."""
+
+from headfirst.features.extract import embed
+from headfirst.features.file import load_features, save_features
+from headfirst.features.store import CacheInfo, cache_info, clear_cache
+from headfirst.features.threads import free_threads, torch_threads
+
+__all__ = [
+    "CacheInfo",
+    "cache_info",
+    "clear_cache",
+    "embed",
+    "free_threads",
+    "load_features",
+    "save_features",
+    "torch_threads",
+]

@@ -1,0 +1,124 @@
+"""A pretrained backbone: normalised images in, features out, through stages that can be frozen and saved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headfirst.errors import BackboneError, InputError
+from headfirst.nn.families import FAMILIES, channels_last, composed
+from headfirst.nn.quiet import quiet_transformers
+from headfirst.types import Preprocessing
+
+
+class PretrainedBackbone(nn.Module):
+    """Images to features; the stages composed in order are the whole map.
+
+    Made by `load_backbone`; a deep copy is independent of the original.
+
+    Attributes:
+        name: the hub id, directory or `builtin/…` it was loaded by.
+        revision: the hub commit; None for local files.
+        model_type: transformers' name of the family.
+        config: the transformers config.
+        preprocessing: how an image becomes its input.
+        feature_dim: D.
+        stages: stem or embeddings | each block or stage | final norm and pooling (and projection).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        processor: dict[str, Any],
+        preprocessing: Preprocessing,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.revision = revision
+        self.config: Any = model.config
+        self.model_type: str = self.config.model_type
+        self.preprocessing = preprocessing
+        family = FAMILIES[self.model_type]
+        if family.convolutional:
+            channels_last(model)
+        self.stages = nn.ModuleList(family.stages(model))
+        # Kept for saving, past nn.Module's registration: its parameters are the stages' own, counted once.
+        self.__dict__["_model"] = model
+        self._processor = processor
+        self._convolutional = family.convolutional
+        self.eval()
+        self.feature_dim = self._probe_feature_dim()
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Features of normalised images (see `headfirst.data.normalise`), float32, not normalised."""
+        if self._convolutional:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return composed(self.stages, images).float()
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of every weight and persistent buffer, by name, and of the preprocessing."""
+        digest = hashlib.sha256(json.dumps(asdict(self.preprocessing), sort_keys=True).encode())
+        for key, value in sorted(self.stages.state_dict().items()):
+            array = value.detach().cpu().contiguous()
+            digest.update(f"{key} {array.dtype} {tuple(array.shape)}".encode())
+            digest.update(array.reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def save(self, directory: str | Path) -> None:
+        """Writes config.json, model.safetensors and preprocessor_config.json, as transformers lays them out.
+
+        `load_backbone(directory)` gives the same backbone bit for bit, and so does transformers' AutoModel.
+        Each file appears whole or not at all.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".tmp-") as temporary:
+            staging = Path(temporary)
+            with quiet_transformers():
+                self.__dict__["_model"].save_pretrained(staging, max_shard_size="1TB")
+            text = json.dumps(self._processor, indent=1, sort_keys=True) + "\n"
+            (staging / "preprocessor_config.json").write_text(text, encoding="utf-8")
+            for path in sorted(staging.iterdir()):
+                _publish(path, directory / path.name)
+
+    def _probe_feature_dim(self) -> int:
+        height, width = self.preprocessing.size
+        try:
+            with torch.inference_mode():
+                return self(torch.zeros(1, 3, height, width)).shape[1]
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise BackboneError(
+                f"{self.name}: config.json and preprocessor_config.json do not fit together: an image of "
+                f"{height}x{width} is refused ({error}); correct the size"
+            ) from error
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """fsync and rename; safetensors' mode 0600 becomes what the umask grants."""
+    shutil.copymode(_umask_reference(temporary.parent), temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+
+
+def _umask_reference(directory: Path) -> Path:
+    """A fresh empty file, whose mode is the one the umask grants."""
+    path = directory / ".mode"
+    path.touch()
+    return path

@@ -1,0 +1,153 @@
+"""Where a backbone's files are: a local directory, the package (`builtin/…`), or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from headfirst.errors import BackboneError, did_you_mean
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A directory that holds config.json, the processor's file and safetensors weights.
+
+    Attributes:
+        revision: the commit that was fetched; None for local files.
+    """
+
+    directory: Path
+    revision: str | None = None
+
+
+def locate(id_or_dir: str | Path, revision: str | None) -> Source:
+    """The directory of a backbone, fetched from the hub if it must be.
+
+    Raises:
+        BackboneError: nothing is there, it cannot be reached, or its weights are not safetensors.
+    """
+    name = str(id_or_dir)
+    path = Path(id_or_dir).expanduser()
+    if name.startswith("builtin/"):
+        return Source(directory=_builtin(name))
+    if path.is_dir():
+        if revision is not None:
+            raise BackboneError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
+        _require_files(path, name)
+        return Source(directory=path)
+    if path.exists():
+        raise BackboneError(f"{name} is a file; give the directory that holds config.json and {_WEIGHTS}")
+    if isinstance(id_or_dir, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BackboneError(
+            f"no directory {name}; give the directory that holds config.json and {_WEIGHTS}, or a hub id"
+        )
+    return _fetch(name, revision)
+
+
+def _builtin(name: str) -> Path:
+    package = Path(str(resources.files("headfirst.nn")))
+    known = sorted(f"builtin/{path.parent.name}" for path in package.glob("*/config.json"))
+    if name not in known:
+        raise BackboneError(f"there is no {name}{did_you_mean(name, known)} (built in: {', '.join(known) or 'none'})")
+    return package / name.removeprefix("builtin/")
+
+
+def _require_files(directory: Path, name: str) -> None:
+    if not (directory / "config.json").is_file():
+        raise BackboneError(f"{name} has no config.json; give a directory that transformers' save_pretrained wrote")
+    if (directory / _WEIGHTS).is_file() or (directory / _INDEX).is_file():
+        return
+    if any(directory.glob("pytorch_model*.bin")):
+        raise BackboneError(_only_pickle(name))
+    raise BackboneError(f"{name} has no {_WEIGHTS}; copy the checkpoint's weights there")
+
+
+def _only_pickle(name: str) -> str:
+    return (
+        f"{name} holds only pickled weights (pytorch_model.bin), which can run code and are never read; "
+        f"convert them where you trust them: AutoModel.from_pretrained({name!r}).save_pretrained('converted')"
+    )
+
+
+class _UnreachableError(Exception):
+    """The file is not in the local cache, and the hub cannot be asked."""
+
+
+def _fetch(name: str, revision: str | None) -> Source:
+    """Fetches config, processor and safetensors weights of a hub id, and nothing else."""
+    config = _fetch_first(name, ["config.json"], revision)
+    if config is None:
+        raise BackboneError(f"{name} has no config.json on the hub; it is not a transformers checkpoint")
+    # The snapshot directory bears the commit's name; the other files come from that very commit.
+    commit = config.parent.name
+    _fetch_first(name, ["preprocessor_config.json", "processor_config.json"], commit)
+    weights = _fetch_first(name, [_WEIGHTS, _INDEX], commit)
+    if weights is None:
+        raise BackboneError(_only_pickle(name))
+    if weights.name == _INDEX:
+        for shard in sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())):
+            _fetch_first(name, [shard], commit)
+    return Source(directory=config.parent, revision=commit)
+
+
+def _fetch_first(name: str, files: list[str], revision: str | None) -> Path | None:
+    """The local copy of the first of `files` that the checkpoint has; None where it has none of them."""
+    unreachable = None
+    for file in files:
+        try:
+            path = _fetch_file(name, file, revision)
+        except _UnreachableError as error:
+            unreachable = error
+            continue
+        if path is not None:
+            return path
+    if unreachable is None:
+        return None
+    raise BackboneError(
+        f"{' or '.join(files)} of {name} is not in the local cache and the hub cannot be reached; connect to "
+        "the network once (and mind HF_HUB_OFFLINE), or give the directory of a copy"
+    ) from unreachable
+
+
+def _fetch_file(name: str, file: str, revision: str | None) -> Path | None:
+    """The local copy of one file; None where the checkpoint does not have it."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision, tqdm_class=_silent_bar()))
+    except errors.LocalEntryNotFoundError as error:
+        raise _UnreachableError from error
+    except errors.EntryNotFoundError:
+        return None
+    except errors.GatedRepoError as error:
+        raise BackboneError(
+            f"{name} asks for its licence to be accepted; accept it on its hub page, then run `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise BackboneError(f"{name} has no revision {revision!r}; give a branch, a tag or a commit of it") from error
+    except errors.RepositoryNotFoundError as error:
+        raise BackboneError(f"the hub has no {name} (or it is private); check the id, or give a directory") from error
+    except errors.HFValidationError as error:
+        raise BackboneError(f"{name!r} is neither a directory nor a hub id (owner/name); check the spelling") from error
+    except Exception as error:  # the hub client lets HTTP and socket errors of several libraries through
+        raise BackboneError(
+            f"{name} could not be fetched ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "try again, or give the directory of a copy"
+        ) from error
+
+
+def _silent_bar() -> type:
+    from tqdm import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *args, **kwargs) -> None:
+            kwargs["disable"] = True
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs)
+
+    return Silent

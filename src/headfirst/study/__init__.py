@@ -1,0 +1,7 @@
+"""What combines the stages: the main job, its plan and the choice of a method."""
+
+from headfirst.study.choose import choose
+from headfirst.study.plan import Step, plan
+from headfirst.study.run import METHODS, Run, run
+
+__all__ = ["METHODS", "Run", "Step", "choose", "plan", "run"]

@@ -1,0 +1,154 @@
+"""Which method to ship: decided on held-out images that are never reported, checked on the ones that are.
+
+The score of a method is the mean of its accuracy at home (the validation split) and away (corrupted validation images
+and `val-<name>` folders, averaged). The method with the best lower bound wins, unless it is worse than the probe at
+home beyond the interval of the paired difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from headfirst.errors import InputError
+from headfirst.evaluation import by_method_and_split, correct
+from headfirst.metrics import Interval, bootstrap_interval, mean_over_splits, paired_difference
+from headfirst.types import Predictions, Recommendation, Row
+
+HOME = "val"
+CORRUPTED = "val-corrupted"
+TUNED = ("finetune", "lp-ft", "wise-ft")
+
+
+def choose(
+    selection: Sequence[Predictions],
+    reported: Sequence[Predictions],
+    *,
+    baseline: str = "probe",
+    seed: int = 0,
+) -> Recommendation:
+    """The recommendation.
+
+    Args:
+        selection: predictions on `val`, `val-corrupted` and `val-<name>`, cross-fitted: no image is scored by a
+            model whose learning rate it chose.
+        reported: predictions on `test` and the shifts; read only for the verdict.
+        baseline: what a method must not lose to at home; without it, nothing is ruled out.
+        seed: of the bootstrap.
+    """
+    groups = by_method_and_split(selection)
+    methods = list(dict.fromkeys(method for method, _ in groups))
+    splits = list(dict.fromkeys(split for _, split in groups))
+    if HOME not in splits:
+        raise InputError(f"a choice needs the split {HOME!r}, got {', '.join(splits) or 'none'}")
+    scores: dict[str, Interval] = {}
+    ruled_out: dict[str, Interval] = {}
+    rows: list[Row] = []
+    for method in methods:
+        scored = {split: correct(groups[method, split]).double() for split in splits}
+        scores[method] = mean_over_splits(_home_and_away(scored), seed=seed, bounds=(0.0, 1.0))
+        first = groups[method, HOME][0]
+        for split, interval in [
+            *((split, bootstrap_interval(block, bounds=(0.0, 1.0), seed=seed)) for split, block in scored.items()),
+            ("home and away", scores[method]),
+        ]:
+            n = scored[split].shape[1] if split in scored else sum(b.shape[1] for b in scored.values())
+            rows.append(
+                Row(method=method, split=split, metric="accuracy", value=interval.value, low=interval.low,
+                    high=interval.high, n=n, seed_count=len(scored[HOME]), chosen_on=first.chosen_on)
+            )  # fmt: skip
+        if method != baseline and (baseline, HOME) in groups:
+            against = paired_difference(scored[HOME], correct(groups[baseline, HOME]).double(), seed=seed)
+            if against.high < 0:
+                ruled_out[method] = against
+    best = max((m for m in methods if m not in ruled_out), key=lambda method: scores[method].low)
+    return Recommendation(
+        method=best,
+        sentence=_sentence(best, methods),
+        reason=_reason(best, scores, ruled_out, splits, baseline),
+        verdict=verdict(best, reported, seed=seed),
+        scores=tuple(rows),
+    )
+
+
+def verdict(method: str, reported: Sequence[Predictions], *, seed: int = 0) -> str:
+    """What the reported splits, read once and afterwards, say of the choice of `method`."""
+    groups = by_method_and_split(reported)
+    splits = list(dict.fromkeys(split for _, split in groups))
+    others = [m for m in dict.fromkeys(m for m, _ in groups) if m != method]
+    sentences = []
+    for where, names in (
+        ("At home (test)", [split for split in splits if split == "test"]),
+        ("Away (mean over shifts)", [split for split in splits if split.startswith("shift-")]),
+    ):
+        better = {}
+        for other in others if names else ():
+            gaps = [correct(groups[other, name]).double() - correct(groups[method, name]).double() for name in names]
+            gap = mean_over_splits(gaps, seed=seed, bounds=(-1.0, 1.0))
+            if gap.low > 0:
+                better[other] = gap
+        if better:
+            listed = ", ".join(f"{m} by {points(gap)}" for m, gap in sorted(better.items(), key=lambda x: -x[1].value))
+            sentences.append(f"{where} another choice would have been better: {method} is beaten by {listed}.")
+        elif names and others:
+            sentences.append(f"{where} nothing contradicts the choice: no method beats {method} beyond the interval.")
+    return " ".join(sentences)
+
+
+def points(gap: Interval) -> str:
+    """A difference of accuracies in percentage points.
+
+    >>> points(Interval(0.021, 0.008, 0.034))
+    '2.1 points [0.8, 3.4]'
+    """
+    return f"{100 * gap.value:.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+
+
+def _home_and_away(scored: dict[str, Tensor]) -> list[Tensor]:
+    """Blocks whose unweighted mean is ½ home + ½ mean of the away splits.
+
+    A validation image and its corrupted copy are one image, so they make one block; other folders stand alone.
+    """
+    away = [split for split in scored if split != HOME]
+    blocks = {split: (0.5 / len(away)) * scored[split] for split in away}
+    home = (0.5 if away else 1.0) * scored[HOME]
+    first = home + blocks.pop(CORRUPTED) if CORRUPTED in blocks else home
+    all_blocks = [first, *blocks.values()]
+    return [len(all_blocks) * block for block in all_blocks]
+
+
+def _sentence(best: str, methods: Sequence[str]) -> str:
+    names = {
+        "knn": "nearest neighbours on the frozen backbone (knn)",
+        "probe": "the linear probe on the frozen backbone (probe)",
+        "finetune": "the fine-tuned model (finetune)",
+        "lp-ft": "the model tuned head first (lp-ft)",
+        "wise-ft": "the weight average of probe and tuned model (wise-ft)",
+    }
+    sentence = f"Ship {names.get(best, best)}."
+    if best not in TUNED and any(method in TUNED for method in methods):
+        sentence += " Fine-tuning does not pay here."
+    return sentence
+
+
+def _reason(
+    best: str,
+    scores: dict[str, Interval],
+    ruled_out: dict[str, Interval],
+    splits: Sequence[str],
+    baseline: str,
+) -> str:
+    runners = [m for m in sorted(scores, key=lambda m: -scores[m].low) if m != best and m not in ruled_out]
+    reason = (
+        f"Chosen on {', '.join(splits)}, none of which is reported: half of the score is home, half away, and {best} "
+        f"has the best lower bound, {_percent(scores[best])}"
+    )
+    reason += f", before {runners[0]} with {_percent(scores[runners[0]])}." if runners else "."
+    for method, gap in ruled_out.items():
+        reason += f" {method} was ruled out: at home it is {points(gap)} against the {baseline}."
+    return reason
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"

@@ -1,0 +1,231 @@
+"""Every method with every seed, fitted once, asked once, and kept on disk.
+
+What enters: prepared images, a backbone, the recipe of a run. What leaves: predictions on the reported splits and,
+cross-fitted, on the splits that choose the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from headfirst.adapt import (
+    KNN,
+    LPFT,
+    FineTune,
+    LinearProbe,
+    LinearProbeModel,
+    Trial,
+    TunedModel,
+    WiSE,
+    best_trial,
+    halves,
+    on_backbone,
+    search,
+    tune,
+)
+from headfirst.artefact import save_model
+from headfirst.data import ImageSet, ImageSplit, few_shot
+from headfirst.evaluation import load_predictions, save_predictions
+from headfirst.features import embed
+from headfirst.nn import PretrainedBackbone
+from headfirst.study.choose import CORRUPTED, HOME
+from headfirst.study.cost import Measured, measured
+from headfirst.types import Features, Predictions, Progress
+
+if TYPE_CHECKING:
+    from headfirst.study.run import Run
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method with one seed: what it says of the reported splits and, cross-fitted, of the selection splits."""
+
+    reported: list[Predictions]
+    selection: list[Predictions]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The run's fixed surroundings."""
+
+    images: ImageSet
+    backbone: PretrainedBackbone
+    recipe: Run
+    work: Path
+    device: str
+    progress: Progress
+
+    @property
+    def seeds(self) -> range:
+        return range(self.recipe.seed, self.recipe.seed + self.recipe.seeds)
+
+    @property
+    def reported(self) -> list[ImageSplit]:
+        return [self.images[name] for name in ("test", *self.images.shifts())]
+
+    @property
+    def selection(self) -> list[ImageSplit]:
+        return [split for name, split in self.images.splits.items() if name == HOME or name.startswith("val-")]
+
+    def train_split(self, seed: int) -> ImageSplit:
+        """The training images of one seed."""
+        train = self.images["train"]
+        return train if self.recipe.shots is None else few_shot(train, self.recipe.shots, seed=seed)
+
+    def results(self) -> dict[tuple[str, int], Result]:
+        """Every method with every seed, each computed once and kept in `work`."""
+        found: dict[tuple[str, int], Result] = {}
+        for seed in self.seeds:
+            for method in self.recipe.all_methods:
+                if method == "wise-ft":
+                    continue  # comes with lp-ft, whose weights it needs
+                makes = (method, "wise-ft") if method == "lp-ft" and "wise-ft" in self.recipe.all_methods else (method,)
+                paths = {name: self.work / "predictions" / f"{name}-{seed}.safetensors" for name in makes}
+                if not all(path.is_file() for path in paths.values()):
+                    made = self._fit(method, seed, found)
+                    for name, path in paths.items():
+                        result = made[name]
+                        record = {**result.record, "num_reported": len(result.reported)}
+                        save_predictions([*result.reported, *result.selection], path, record=record)
+                for name, path in paths.items():
+                    found[name, seed] = _load_result(path)
+                self.progress("methods", len(found), len(self.recipe.all_methods) * self.recipe.seeds)
+        return found
+
+    def _fit(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
+        if method in ("knn", "probe"):
+            return {method: self._fit_on_features(method, seed)}
+        return self._fit_tuned(method, seed, found)
+
+    def features(self, split: ImageSplit) -> Features:
+        """Features of a split, from the store where they are there already."""
+        return embed(self.backbone, split, device=self.device, progress=self.progress)
+
+    def train_features(self, seed: int) -> Features:
+        """Features of one seed's training images, taken from one extraction that serves all seeds."""
+        wanted = {id_ for s in self.seeds for id_ in self.train_split(s).ids}
+        train = self.images["train"]
+        union = self.features(train.take([i for i, id_ in enumerate(train.ids) if id_ in wanted]))
+        position = {id_: i for i, id_ in enumerate(union.ids)}
+        return union.take([position[id_] for id_ in self.train_split(seed).ids])
+
+    def probe(self, seed: int) -> LinearProbeModel:
+        """The linear probe of one seed."""
+        return LinearProbe(seed=seed).fit(self.train_features(seed))
+
+    def _fit_on_features(self, method: str, seed: int) -> Result:
+        train = self.train_features(seed)
+        with measured() as cost:
+            model = self.probe(seed) if method == "probe" else KNN().fit(train)
+        tuned = on_backbone(self.backbone, model, seed=seed)
+        if seed == self.recipe.seed:
+            self._keep(tuned)
+        count = sum(p.numel() for p in tuned.classifier.head.parameters())
+        return Result(
+            reported=[model.predictions(self.features(split), seed=seed) for split in self.reported],
+            selection=[model.predictions(self.features(split), seed=seed) for split in self.selection],
+            record=_record(cost, 0.0, count, tuned.record),
+        )
+
+    def _fit_tuned(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
+        fields = {**asdict(self.recipe.tuning), "mirror": self.recipe.tuning.mirror and self.images.mirror}
+        recipe = FineTune(**fields) if method == "finetune" else LPFT(**fields)
+        train, val = self.train_split(seed), self.images["val"]
+        probe = self.probe(seed) if method == "lp-ft" else None
+        start = recipe.start(self.backbone, train, seed=seed, head=probe)
+        directory = self.work / "training" / f"{method}-{seed}"
+        rates = self._learning_rates(method, seed, found)
+        trials: tuple[Trial, ...] = ()
+        with measured() as cost:
+            if rates is None:
+                trials = search(start, train, val, recipe, seed=seed, directory=directory, device=self.device,
+                                progress=self.progress)  # fmt: skip
+                rates = _chosen_rates(trials, val)
+                tunings = {trial.lr: trial.tuning for trial in trials if trial.lr in rates}
+            else:
+                tuning = tune(start, train, recipe, lr=rates[0], seed=seed, val=val, directory=directory,
+                              device=self.device, progress=self.progress, stage=f"{method}, seed {seed}")  # fmt: skip
+                tunings = {rates[0]: tuning}
+        search_seconds = sum(trial.seconds for trial in trials)
+        models = {
+            lr: recipe.model(tuning, lr=lr, seed=seed, chosen_on=HOME, trials=trials) for lr, tuning in tunings.items()
+        }
+        result = {method: self._result(models, rates, cost, search_seconds)}
+        if probe is not None and "wise-ft" in self.recipe.all_methods:
+            begin = on_backbone(self.backbone, probe, seed=seed)
+            mixed = {lr: WiSE(alpha=self.recipe.alpha).fit(begin, model) for lr, model in models.items()}
+            result["wise-ft"] = self._result(mixed, rates, cost, search_seconds)
+        return result
+
+    def _learning_rates(
+        self, method: str, seed: int, found: Mapping[tuple[str, int], Result]
+    ) -> tuple[float, ...] | None:
+        """(chosen on all of val, on its first half, on its second half), as the first seed found them."""
+        if self.recipe.tuning.lr is not None:
+            return (self.recipe.tuning.lr,) * 3
+        if seed == self.recipe.seed:
+            return None
+        return tuple(found[method, self.recipe.seed].record["rates"])
+
+    def _keep(self, model: TunedModel) -> None:
+        """The first seed's models stay on disk, so that the recommended one can be shipped at the end."""
+        save_model(model, self.work / "models" / model.method)
+
+    def _result(
+        self,
+        models: Mapping[float, TunedModel],
+        rates: Sequence[float],
+        cost: Measured,
+        search_seconds: float,
+    ) -> Result:
+        """Predictions of the chosen rate's model; on the selection splits, cross-fitted over the halves of val."""
+        chosen = models[rates[0]]
+        if chosen.seed == self.recipe.seed:
+            self._keep(chosen)
+
+        def ask(model: TunedModel, split: ImageSplit) -> Predictions:
+            return model.predictions(split, device=self.device, progress=self.progress)
+
+        selection = []
+        for split in self.selection:
+            by_rate = {lr: ask(models[lr], split) for lr in dict.fromkeys(rates) if lr in models}
+            values = by_rate[rates[0]].values.clone()
+            if split.name in (HOME, CORRUPTED):
+                first, second = halves(self.images["val"])
+                # Each half is scored by the other's choice. Later seeds have one rate; see `_selection` in run.py.
+                for rows, lr in ((torch.from_numpy(first), rates[2]), (torch.from_numpy(second), rates[1])):
+                    if lr in by_rate:
+                        values[rows] = by_rate[lr].values[rows]
+            selection.append(replace(by_rate[rates[0]], values=values))
+        record = {
+            **_record(cost, search_seconds, int(chosen.record["trained_parameters"]), chosen.record),
+            "rates": list(rates),
+        }
+        return Result([ask(chosen, split) for split in self.reported], selection, record)
+
+
+def _chosen_rates(trials: Sequence[Trial], val: ImageSplit) -> tuple[float, float, float]:
+    first, second = halves(val)
+    return best_trial(trials, val).lr, best_trial(trials, val, first).lr, best_trial(trials, val, second).lr
+
+
+def _record(cost: Measured, search_seconds: float, trained: int, model: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seconds": float(model.get("seconds", cost.seconds)),
+        "search_seconds": search_seconds,
+        "peak_memory": cost.peak_memory,
+        "trained_parameters": trained,
+        "model": dict(model),
+    }
+
+
+def _load_result(path: Path) -> Result:
+    predictions, record = load_predictions(path)
+    count = record["num_reported"]
+    return Result(predictions[:count], predictions[count:], record)

@@ -1,0 +1,90 @@
+"""What a run would do and about how long it would take, from one measured batch."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from headfirst.data import ImageSet
+from headfirst.nn import PretrainedBackbone
+from headfirst.study.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One line of a plan; `seconds` is an estimate for this machine."""
+
+    what: str
+    seconds: float
+
+
+def plan(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> tuple[Step, ...]:
+    """The steps of `run`, in order. Reads no pixels of `images`; measures the backbone on noise.
+
+    Args:
+        images: as opened, before decoding.
+    """
+    counts = {name: len(split) for name, split in images.splits.items() if name != "unlabelled"}
+    if recipe.shots is not None:
+        num_classes = len(images.classes)
+        counts["val"] = min(counts["val"], recipe.shots * num_classes)
+        num_train = recipe.shots * num_classes
+        counts["train"] = min(counts["train"], num_train * recipe.seeds)
+    else:
+        num_train = counts["train"]
+    counts["val-corrupted"] = counts["val"]
+    if not images.shifts():
+        counts["shift-corrupted"] = counts["test"]
+    forward, training = _seconds_an_image(backbone, recipe.tuning.batch_size)
+    asked = sum(counts.values()) - counts["train"]
+    steps = [
+        Step(what=f"decode {sum(len(s) for s in images.splits.values())} images once", seconds=0.0),
+        Step(
+            what=f"embed {sum(counts.values())} images with {backbone.name}",
+            seconds=forward * sum(counts.values()),
+        ),
+    ]
+    tuned = [m for m in recipe.all_methods if m in ("finetune", "lp-ft")]
+    epochs = recipe.tuning.epochs
+    for method in recipe.all_methods:
+        if method in tuned:
+            pause = max(1, round(epochs / 3))
+            num_rates = len(recipe.tuning.lr_grid) if recipe.tuning.lr is None else 1
+            survivors = -(-num_rates // 2)
+            search_epochs = num_rates * pause + survivors * (epochs - pause) if num_rates > 1 else epochs
+            seconds = training * num_train * (search_epochs + (recipe.seeds - 1) * epochs)
+            what = f"{method}: search {num_rates} learning rates on one seed, then train {recipe.seeds - 1} more"
+            steps.append(Step(what=what, seconds=seconds + forward * asked * recipe.seeds))
+        elif method == "wise-ft":
+            steps.append(Step(what="wise-ft: average weights, predict", seconds=forward * asked * recipe.seeds))
+        else:
+            steps.append(Step(what=f"{method}: fit on features, {recipe.seeds} seeds", seconds=1.0 * recipe.seeds))
+    return tuple(steps)
+
+
+def _seconds_an_image(backbone: PretrainedBackbone, batch_size: int) -> tuple[float, float]:
+    """(forward, training step), the better of two timings."""
+    model = copy.deepcopy(backbone).eval()
+    batch = torch.zeros(batch_size, 3, *backbone.preprocessing.size)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model(batch)
+
+    def step() -> None:
+        model(batch).sum().backward()
+
+    return _best_of_two(forward) / batch_size, _best_of_two(step) / batch_size
+
+
+def _best_of_two(work: Callable[[], None]) -> float:
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        work()
+        seconds.append(time.monotonic() - began)
+    return min(seconds)

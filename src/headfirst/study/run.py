@@ -1,0 +1,213 @@
+"""The main job: a folder of images in; the adaptations measured at home and away, a recommendation and a model out.
+
+Each step leaves its result in `<out>/work`, so the same command goes on where a stopped one was, and nothing that is
+reported has chosen anything:
+
+    train     fits probe and neighbours, trains the tuned models
+    val       chooses learning rates; its halves, crossed, and its corrupted copies choose the method
+    val-*     choose the method, where there are any
+    test, shift-*   are read once, for the report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headfirst.adapt import FineTune
+from headfirst.artefact import load_model, save_model
+from headfirst.data import ImageSet, audit, cap_per_class, corrupt_mixed, few_shot, prepare
+from headfirst.errors import FingerprintError, InputError, did_you_mean
+from headfirst.evaluation import (
+    by_method_and_split,
+    confusion,
+    report_rows,
+    versions,
+)
+from headfirst.metrics import WORST_SHIFT
+from headfirst.nn import PretrainedBackbone
+from headfirst.study.choose import CORRUPTED, choose
+from headfirst.study.fits import Fits, Result
+from headfirst.study.mistakes import mistakes
+from headfirst.types import Cost, Predictions, Progress, Report, silent
+
+METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `headfirst run` does.
+
+    Attributes:
+        methods: which of `METHODS`; `wise-ft` mixes probe and `lp-ft` and brings both along.
+        shots: training images a class, drawn anew for each seed, and the most validation images a class; None: all.
+        seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
+        severity: of the corrupted validation images (1 … 5).
+        tuning: the recipe shared by `finetune` and `lp-ft`; its `mirror` is taken from the images.
+        alpha: of WiSE-FT.
+    """
+
+    methods: tuple[str, ...] = METHODS
+    shots: int | None = None
+    seeds: int = 3
+    seed: int = 0
+    severity: int = 3
+    tuning: FineTune = field(default_factory=FineTune)
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise InputError(
+                    f"unknown method {method!r}{did_you_mean(method, METHODS)}; methods are {', '.join(METHODS)}"
+                )
+        if not self.methods:
+            raise InputError(f"no method given; methods are {', '.join(METHODS)}")
+        if self.seeds < 1 or self.seed < 0:
+            raise InputError(f"seeds must be at least 1 and seed at least 0, got {self.seeds} and {self.seed}")
+        if self.shots is not None and self.shots < 1:
+            raise InputError(f"shots must be at least 1, got {self.shots}")
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """The methods asked for and those they build on; the probe always, since it is the baseline."""
+        wanted = {*self.methods, "probe", *(("lp-ft",) if "wise-ft" in self.methods else ())}
+        return tuple(method for method in METHODS if method in wanted)
+
+
+def run(
+    images: ImageSet,
+    backbone: PretrainedBackbone,
+    recipe: Run,
+    *,
+    out: Path,
+    fresh: bool = False,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Report:
+    """Measure every method, recommend one, and save it to `out/model`; the caller writes the report's pages.
+
+    Args:
+        images: with `train` and `test`; `val` is cut from `train` when the set is opened.
+        out: a folder, made where it is missing; a stopped run in it goes on, a different one is refused.
+        fresh: throw away what an earlier run left in `out`.
+
+    Raises:
+        FingerprintError: `out` holds a run with another recipe or other images.
+        DataError: a class with fewer than `shots` training images, or the like.
+    """
+    images = ready(images, backbone, recipe, progress=progress)
+    work = _open_work(out, run_fingerprint(images, backbone, recipe), fresh)
+    fits = Fits(images, backbone, recipe, work, device, progress)
+    return _conclude(fits, fits.results(), out)
+
+
+def ready(images: ImageSet, backbone: PretrainedBackbone, recipe: Run, *, progress: Progress = silent) -> ImageSet:
+    """Decoded and audited images, with validation capped and the corrupted splits added."""
+    for name in ("train", "val", "test"):
+        _ = images[name]  # says which is missing
+    images = audit(prepare(images, backbone.preprocessing, progress=progress))
+    splits, rules = dict(images.splits), list(images.rules)
+    if recipe.shots is not None:
+        few_shot(splits["train"], recipe.shots, seed=recipe.seed)  # names the class that is short, before any work
+        splits["val"] = cap_per_class(splits["val"], recipe.shots, seed=recipe.seed)
+        rules.append(
+            f"Training uses {recipe.shots} images a class, drawn anew for each seed; validation at most "
+            f"{recipe.shots} a class."
+        )
+    splits[CORRUPTED] = corrupt_mixed(splits["val"], recipe.severity, name=CORRUPTED)
+    rules.append(
+        f"{CORRUPTED} holds the validation images, each under one built-in corruption of severity {recipe.severity}; "
+        "it helps to choose the method and is not reported."
+    )
+    if not images.shifts():
+        splits["shift-corrupted"] = corrupt_mixed(splits["test"], recipe.severity, name="shift-corrupted")
+        rules.append("No shift was given: shift-corrupted holds the test images, each under one built-in corruption.")
+    return replace(images, splits=splits, rules=tuple(rules))
+
+
+def run_fingerprint(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> str:
+    """Names a run: recipe, images and labels, weights and preprocessing."""
+    splits = {name: split.fingerprint for name, split in sorted(images.splits.items())}
+    text = json.dumps([FORMAT_VERSION, asdict(recipe), splits, backbone.fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) -> Report:
+    recipe, images = fits.recipe, fits.images
+    reported = [p for result in results.values() for p in result.reported]
+    recommendation = choose(_selection(fits, results), reported, seed=recipe.seed)
+    rows = report_rows(reported, seed=recipe.seed)
+    shifts = {row.split: row.value for row in rows if row.method == recommendation.method and row.metric == "accuracy"}
+    worst = min((name for name in images.shifts()), key=lambda name: shifts[name])
+    mine = {p.split: p for p in results[recommendation.method, recipe.seed].reported}
+    groups = by_method_and_split(reported)
+    save_model(
+        load_model(fits.work / "models" / recommendation.method),
+        out / "model",
+        data={"name": images.name, "sha256": {name: images[name].fingerprint for name in ("train", "val")}},
+        metrics=[row for row in rows if row.method == recommendation.method and row.split != WORST_SHIFT],
+        versions=versions(),
+    )
+    shutil.rmtree(fits.work / "training", ignore_errors=True)
+    return Report(
+        rows=rows,
+        recommendation=recommendation,
+        costs=tuple(
+            _cost(method, [results[method, seed].record for seed in fits.seeds]) for method in recipe.all_methods
+        ),
+        confusions=tuple(
+            confusion(groups[method, split]) for method in recipe.all_methods for split in ("test", worst)
+        ),
+        mistakes=tuple(m for name in ("test", worst) for m in mistakes(mine[name], images[name])),
+        data=images.summary(),
+        recipe={
+            "backbone": fits.backbone.name,
+            "backbone_sha256": fits.backbone.fingerprint,
+            **asdict(recipe),
+            "models": {method: results[method, recipe.seed].record["model"] for method in recipe.all_methods},
+        },
+        versions=versions(),
+    )
+
+
+def _selection(fits: Fits, results: Mapping[tuple[str, int], Result]) -> list[Predictions]:
+    """Predictions that may rank the methods: all seeds where the halves of val agree on every learning rate, else
+    the first seed's, which were cross-fitted."""
+    agree = all(len(set(result.record.get("rates", ()))) <= 1 for result in results.values())
+    seeds = fits.seeds if agree else fits.seeds[:1]
+    return [p for (_, seed), result in results.items() if seed in seeds for p in result.selection]
+
+
+def _cost(method: str, records: Sequence[Mapping[str, Any]]) -> Cost:
+    return Cost(
+        method=method,
+        seconds=float(np.mean([record["seconds"] for record in records])),
+        search_seconds=float(records[0]["search_seconds"]),
+        peak_memory=max(record["peak_memory"] for record in records),
+        trained_parameters=records[0]["trained_parameters"],
+    )
+
+
+def _open_work(out: Path, fingerprint: str, fresh: bool) -> Path:
+    """The folder of intermediate results, if it is this run's."""
+    work = out / "work"
+    marker = work / "fingerprint"
+    if fresh:
+        shutil.rmtree(work, ignore_errors=True)
+    if marker.is_file() and marker.read_text() != fingerprint:
+        raise FingerprintError(
+            f"{out} holds a run with another recipe, other images or another backbone; give another --out, or start "
+            "anew there with --fresh"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    marker.write_text(fingerprint)
+    return work

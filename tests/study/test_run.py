@@ -1,0 +1,188 @@
+"""The main job from end to end on tiny images: what comes out, what is refused, and that a stopped run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfirst.adapt import FineTune
+from headfirst.adapt.tuned import module_fingerprint
+from headfirst.artefact import load_model
+from headfirst.data import ImageSet
+from headfirst.errors import DataError, FingerprintError, InputError
+from headfirst.evaluation import load_predictions
+from headfirst.nn import PretrainedBackbone
+from headfirst.report import read_report, write_report
+from headfirst.study import Run, plan, run
+
+RECIPE = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, images: ImageSet, tiny_directory: Path):
+    from headfirst.nn import load_backbone
+
+    out = tmp_path_factory.mktemp("run")
+    return out, run(images, load_backbone(tiny_directory), RECIPE, out=out)
+
+
+def test_every_method_on_every_reported_split_and_no_other(finished):
+    _, report = finished
+    rows = {(row.method, row.split): row for row in report.rows if row.metric == "accuracy"}
+    splits = {"test", "shift-dim", "mean over shifts", "worst shift"}
+    assert set(rows) == {(m, s) for m in ("knn", "probe", "finetune", "lp-ft", "wise-ft") for s in splits}
+    assert all(row.seed_count == 2 for row in rows.values())
+    assert all(row.low < row.high for row in report.rows)
+    assert {m: rows[m, "test"].chosen_on for m in ("probe", "lp-ft")} == {"probe": "train", "lp-ft": "val"}
+    differences = {row.method for row in report.rows if row.metric == "accuracy_difference" and row.split == "test"}
+    assert differences == {"knn", "finetune", "lp-ft", "wise-ft"}
+
+
+def test_the_model_is_the_recommended_one_and_says_what_the_run_said(finished, images: ImageSet):
+    out, report = finished
+    model = load_model(out / "model")
+    assert model.method == report.recommendation.method
+    saved, _ = load_predictions(out / "work" / "predictions" / f"{model.method}-0.safetensors")
+    test = next(p for p in saved if p.split == "test")
+    again = model.predictions(images["test"])
+    torch.testing.assert_close(again.probabilities(), test.probabilities(), rtol=1e-4, atol=1e-5)
+
+
+def test_costs_confusions_and_mistakes_add_up(finished):
+    _, report = finished
+    costs = {cost.method: cost for cost in report.costs}
+    assert costs["probe"].trained_parameters == 3 * 12 + 3
+    assert costs["knn"].trained_parameters == 0
+    assert costs["finetune"].trained_parameters == costs["lp-ft"].trained_parameters > 1000
+    assert all(cost.peak_memory > 0 for cost in report.costs)
+    for confusion in report.confusions:
+        total = sum(map(sum, confusion.counts))
+        right = sum(confusion.counts[i][i] for i in range(3))
+        row = next(
+            r for r in report.rows if (r.method, r.split, r.metric) == (confusion.method, confusion.split, "accuracy")
+        )
+        assert right / total == pytest.approx(row.value)
+    assert all(mistake.label != mistake.predicted for mistake in report.mistakes)
+
+
+def test_the_report_survives_its_file(finished, tmp_path: Path):
+    _, report = finished
+    write_report(report, tmp_path)
+    assert read_report(tmp_path / "report.json").rows == report.rows
+
+
+def test_again_reads_what_is_there_and_another_recipe_is_refused(
+    finished, images: ImageSet, backbone: PretrainedBackbone
+):
+    out, report = finished
+    stages: list[str] = []
+    again = run(images, backbone, RECIPE, out=out, progress=lambda stage, *_: stages.append(stage))
+    assert again.rows == report.rows
+    assert not any("learning rate" in stage for stage in stages)  # nothing was trained
+    other = dataclasses.replace(RECIPE, seeds=3)
+    with pytest.raises(FingerprintError, match="another recipe"):
+        run(images, backbone, other, out=out)
+
+
+def test_validation_is_crossed_between_its_halves(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Force the halves to disagree: each half must then carry the other's model's scores."""
+    from headfirst.adapt import halves
+    from headfirst.study import fits
+
+    monkeypatch.setattr(fits, "_chosen_rates", lambda trials, val: (1e-2, 1e-2, 1e-3))
+    recipe = Run(methods=("finetune",), seeds=1, tuning=FineTune(epochs=1, batch_size=8, lr_grid=(1e-3, 1e-2)))
+    monkeypatch.setattr("headfirst.adapt.learning_rate.math.ceil", lambda x: 2)  # both rates finish
+    run(images, backbone, recipe, out=tmp_path)
+    saved, record = load_predictions(tmp_path / "work" / "predictions" / "finetune-0.safetensors")
+    val = next(p for p in saved if p.split == "val")
+    full = load_model(tmp_path / "work" / "models" / "finetune").predictions(images["val"]).values
+    first, second = halves(images["val"])
+    torch.testing.assert_close(val.values[second], full[second], rtol=1e-4, atol=1e-5)
+    assert (val.values[first] - full[first]).abs().max() > 1e-3
+    assert record["rates"] == [1e-2, 1e-2, 1e-3]
+
+
+def test_methods_bring_what_they_need():
+    assert Run(methods=("wise-ft",)).all_methods == ("probe", "lp-ft", "wise-ft")
+    assert Run(methods=("knn",)).all_methods == ("knn", "probe")
+    with pytest.raises(InputError, match="did you mean 'lp-ft'"):
+        Run(methods=("lpft",))
+
+
+def test_missing_splits_and_short_classes_are_refused_before_any_work(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path
+):
+    with pytest.raises(DataError, match="no split 'test'"):
+        run(images.only("train", "val"), backbone, RECIPE, out=tmp_path / "a")
+    with pytest.raises(DataError, match=r"red|green|blue"):
+        run(images, backbone, dataclasses.replace(RECIPE, shots=9), out=tmp_path / "b")
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_without_a_shift_the_corruptions_stand_in(images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path):
+    report = run(images.only("train", "val", "test"), backbone, Run(methods=("knn",), seeds=1), out=tmp_path)
+    assert "shift-corrupted" in {row.split for row in report.rows}
+    assert any("No shift was given" in rule for rule in report.data.rules)
+
+
+def test_plan_names_every_step(images: ImageSet, backbone: PretrainedBackbone):
+    steps = plan(images, backbone, RECIPE)
+    text = " ".join(step.what for step in steps)
+    assert all(method in text for method in ("knn", "probe", "finetune", "lp-ft", "wise-ft"))
+    assert all(step.seconds >= 0 for step in steps)
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {here!r})
+import tiny
+from pathlib import Path
+from headfirst.adapt import FineTune
+from headfirst.data import ImageSet
+from headfirst.nn import load_backbone
+from headfirst.study import Run, run
+splits = {{n: tiny.make_split(n, c, seed=s) for s, (n, c) in enumerate(dict(train=24, val=18, test=30).items())}}
+images = ImageSet(name="colours", splits=splits, classes=("red", "green", "blue"))
+def show(stage, done, total):
+    print("at", stage, flush=True)
+    time.sleep({pause})
+recipe = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
+report = run(images, load_backbone(sys.argv[1]), recipe, out=Path(sys.argv[2]), progress=show)
+print("done", [(row.value, row.low, row.high) for row in report.rows])
+"""
+
+
+@pytest.mark.slow
+def test_killed_anywhere_the_same_command_ends_in_the_same_numbers_and_weights(tiny_directory: Path, tmp_path: Path):
+    def launch(name: str, pause: float) -> subprocess.Popen[str]:
+        script = SCRIPT.format(here=str(Path(__file__).parents[1]), pause=pause)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEADFIRST_CACHE": str(tmp_path / f"cache-{name}")}
+        return subprocess.Popen([sys.executable, "-c", script, str(tiny_directory), str(tmp_path / name)],
+                                stdout=subprocess.PIPE, text=True, env=environment)  # fmt: skip
+
+    whole = launch("whole", 0.0).communicate(timeout=300)[0].splitlines()[-1]
+    for kill_at in (3, 25, 60, 95):
+        process = launch("killed", 0.004)
+        assert process.stdout is not None
+        for count, _ in enumerate(process.stdout):
+            if count == kill_at:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.communicate(timeout=300)
+    resumed = launch("killed", 0.0).communicate(timeout=300)[0].splitlines()[-1]
+    assert whole.startswith("done")
+    assert resumed == whole
+    one, two = (load_model(tmp_path / name / "model").classifier for name in ("whole", "killed"))
+    assert module_fingerprint(one) == module_fingerprint(two)
+    assert json.loads((tmp_path / "killed" / "model" / "headfirst.json").read_text())["format_version"] == 1
