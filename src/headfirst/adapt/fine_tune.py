@@ -155,7 +155,7 @@ class FineTune:
             record={
                 "lr": lr,
                 "seconds": tuning.record.seconds,
-                "search_seconds": sum(trial.seconds for trial in trials),
+                "search_seconds": sum((trial.seconds for trial in trials), start=0.0),
                 "trained_parameters": tuning.trained_parameters,
                 "losses": list(tuning.record.losses),
                 "trials": [trial.summary() for trial in trials],

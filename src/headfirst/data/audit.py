@@ -54,9 +54,7 @@ def audit(images: ImageSet, *, progress: Progress = silent) -> ImageSet:
     """
     unprepared = [name for name, split in images.splits.items() if split.pixels is None]
     if unprepared:
-        raise InputError(
-            f"split {unprepared[0]!r} is not prepared; call headfirst.data.prepare before the audit"
-        )
+        raise InputError(f"split {unprepared[0]!r} is not prepared; call headfirst.data.prepare before the audit")
     splits = {name: _look(split) for name, split in images.splits.items()}
     duplicates: list[Duplicate] = []
     # Choosing against reported first: what stays there is what the learning side is compared with.
@@ -147,9 +145,7 @@ def _duplicates(earlier: _Looked, later: Sequence[_Looked]) -> dict[int, Duplica
     return found
 
 
-def nearest(
-    queries: Float32[Tensor, "n t"], keys: Float32[Tensor, "m t"]
-) -> tuple[Float32[Tensor, "n k"], Tensor]:
+def nearest(queries: Float32[Tensor, "n t"], keys: Float32[Tensor, "m t"]) -> tuple[Float32[Tensor, "n k"], Tensor]:
     """The cosines and indices of each query's 8 most similar keys, best first, block by block."""
     values, indices = [], []
     for rows in queries.split(_BLOCK):
@@ -197,6 +193,4 @@ def _require_something_left(before: ImageSplit, after: ImageSplit, found: dict[i
     if before.name == "train":
         lost = [name for name, count in after.class_counts().items() if not count]
         if lost:
-            raise DataError(
-                f"every training image of class {lost[0]!r} is also in a split it is measured on: {leak}"
-            )
+            raise DataError(f"every training image of class {lost[0]!r} is also in a split it is measured on: {leak}")

@@ -56,9 +56,7 @@ def augment(
     """
     numbers = np.asarray(samples, dtype=np.int64)
     if numbers.shape != (len(images),):
-        raise InputError(
-            f"one sample number an image is needed: {len(images)} images, {numbers.shape} numbers"
-        )
+        raise InputError(f"one sample number an image is needed: {len(images)} images, {numbers.shape} numbers")
     crops = torch.from_numpy(crop_windows(seed, epoch, numbers, mirror=mirror)).to(torch.float32)
     height, width = images.shape[2:]
     grid = torch.empty(len(images), height, width, 2, device=images.device)
@@ -67,9 +65,7 @@ def augment(
         centres = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
         places = (crops[:, axis, :1] * centres + crops[:, axis, 1:]).to(images.device)
         grid[..., axis] = places[:, None, :] if axis == 0 else places[:, :, None]
-    return grid_sample(
-        images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def crop_windows(seed: int, epoch: int, samples: np.ndarray, *, mirror: bool) -> Float64[np.ndarray, "b 2 2"]:

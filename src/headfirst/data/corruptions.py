@@ -164,9 +164,7 @@ def _corrupted(
         hashlib.sha256(f"{digest} {kind} {severity} {_FORMAT}".encode()).hexdigest()
         for digest, kind in zip(split.hashes, kinds, strict=True)
     )
-    order = np.argsort(
-        np.array(hashes)
-    )  # rows by content, so the file does not depend on the order of the split
+    order = np.argsort(np.array(hashes))  # rows by content, so the file does not depend on the order of the split
     keys = [hash_number(digest) for digest in split.hashes]
 
     def compute(start: int, stop: int) -> np.ndarray:
@@ -191,16 +189,13 @@ def _corrupted(
     )
     rows = np.empty(len(split), dtype=np.int64)
     rows[order] = np.arange(len(split))
-    return replace(
-        split, name=name, hashes=hashes, pixels=Pixels(array=array, rows=rows, geometry=pixels.geometry)
-    )
+    return replace(split, name=name, hashes=hashes, pixels=Pixels(array=array, rows=rows, geometry=pixels.geometry))
 
 
 def _require(kind: str, severity: int) -> None:
     if kind not in CORRUPTIONS:
         raise InputError(
-            f"no corruption is called {kind!r}; there are {', '.join(CORRUPTIONS)}"
-            + did_you_mean(kind, CORRUPTIONS)
+            f"no corruption is called {kind!r}; there are {', '.join(CORRUPTIONS)}" + did_you_mean(kind, CORRUPTIONS)
         )
     if severity not in SEVERITIES:
         raise InputError(f"a severity is 1, 2, 3, 4 or 5, got {severity}")

@@ -60,8 +60,7 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise DataError(
-            f"{width}×{height} pixels by its header, more than {MAX_PIXELS // 10**6} megapixels; "
-            "make it smaller"
+            f"{width}×{height} pixels by its header, more than {MAX_PIXELS // 10**6} megapixels; make it smaller"
         )
     if isinstance(picture, JpegImagePlugin.JpegImageFile) and picture.mode in ("RGB", "L"):
         pixels = _fast_jpeg(data)

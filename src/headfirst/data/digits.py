@@ -57,9 +57,7 @@ def read_digits() -> ImageSet:
     )
 
 
-def _split(
-    name: str, ids: tuple[str, ...], images: np.ndarray, labels: np.ndarray, rows: np.ndarray
-) -> ImageSplit:
+def _split(name: str, ids: tuple[str, ...], images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> ImageSplit:
     return ImageSplit(
         name=name,
         ids=tuple(ids[i] for i in rows),
@@ -88,9 +86,7 @@ def _table(package: str, name: str) -> np.ndarray:
     spec = find_spec(package)
     path = Path(((spec and spec.submodule_search_locations) or ["."])[0]) / name
     if not path.is_file():
-        raise DataError(
-            f"the embedded digits come with {package}, but {path} is missing; reinstall {package}"
-        )
+        raise DataError(f"the embedded digits come with {package}, but {path} is missing; reinstall {package}")
     with gzip.open(path) as file:
         return np.loadtxt(file, delimiter=",", dtype=np.uint8)
 

@@ -122,9 +122,7 @@ def _class_folders(path: Path, name: str, found: Found, top: Sequence[str], seed
         raise no_labels(path, len(found.files))
     _refuse_empty_classes(path, found, "")
     items = [Item(id=id_, path=file, label=_label(id_, 0)) for id_, file in labelled.items()]
-    stray = [
-        Quarantined(id=id_, reason="lies beside the class folders") for id_ in found.files if "/" not in id_
-    ]
+    stray = [Quarantined(id=id_, reason="lies beside the class folders") for id_ in found.files if "/" not in id_]
     cut = cut_all(items, seed=seed)
     images = assemble(name, cut.parts, rules=(*found.rules(), cut.rule))
     return replace(images, quarantined=tuple(stray))

@@ -130,8 +130,7 @@ class ImageSet:
     def __getitem__(self, name: str) -> ImageSplit:
         if name not in self.splits:
             raise DataError(
-                f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}"
-                + did_you_mean(name, self.splits)
+                f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}" + did_you_mean(name, self.splits)
             )
         return self.splits[name]
 
@@ -213,9 +212,7 @@ class ImageSet:
 
 def _refuse_home(home: str | None, what: str) -> None:
     if home is not None:
-        raise InputError(
-            f"home={home!r} names a domain of a manifest, but the images are {what}; leave it out"
-        )
+        raise InputError(f"home={home!r} names a domain of a manifest, but the images are {what}; leave it out")
 
 
 def _not_prepared(name: str) -> InputError:

@@ -186,9 +186,7 @@ def _assemble(path: Path, rows: Sequence[_Row], home: str, seed: int) -> ImageSe
             "but others have; fill in all of them or none"
         )
     if not to_cut and not splits.get("train"):
-        raise DataError(
-            f"{path} has no row of split train in the domain {home!r}; mark the rows to learn from"
-        )
+        raise DataError(f"{path} has no row of split train in the domain {home!r}; mark the rows to learn from")
     _refuse_parted_groups(path, splits)
     if to_cut or "val" not in splits:
         cut = cut_all(to_cut, seed=seed) if to_cut else cut_val(splits["train"], seed=seed)
@@ -226,9 +224,7 @@ def _shifts(away: Sequence[_Row]) -> dict[str, _Shift]:
         kept, sentences = tested or rest, []
         if tested and len(tested) < len(rest):
             left = len(rest) - len(tested)
-            sentences = [
-                f"shift-{name} are the test rows of the domain {name}; its other {left} are left out."
-            ]
+            sentences = [f"shift-{name} are the test rows of the domain {name}; its other {left} are left out."]
         if kept:
             shifts[f"shift-{name}"] = _Shift(items=[row.item for row in kept], sentences=sentences)
     return shifts

@@ -55,9 +55,7 @@ def prepare(
     """
     splits, quarantined = {}, list(images.quarantined)
     for name, split in images.splits.items():
-        splits[name], unreadable = prepare_split(
-            split, preprocessing, cache=cache, progress=progress, threads=threads
-        )
+        splits[name], unreadable = prepare_split(split, preprocessing, cache=cache, progress=progress, threads=threads)
         quarantined.extend(unreadable)
     if "train" in splits:
         _require_every_class(splits["train"], quarantined)
@@ -162,9 +160,7 @@ def _decode_all(
 
     def compute(start: int, stop: int) -> np.ndarray:
         rows = np.zeros((stop - start, height, width, 3), dtype=np.uint8)
-        jobs = pool.map(
-            lambda i: _decode(sources[i], hashes[i], preprocessing, rows[i - start]), range(start, stop)
-        )
+        jobs = pool.map(lambda i: _decode(sources[i], hashes[i], preprocessing, rows[i - start]), range(start, stop))
         unreadable = [(hashes[start + i], why) for i, why in enumerate(jobs) if why is not None]
         _append(ledger, unreadable)  # before fill_rows records the chunk, so none can be forgotten
         return rows
@@ -233,9 +229,7 @@ def _read(ledger: Path) -> dict[str, str]:
 
 def _nothing_left(name: str, reasons: Mapping[str, str]) -> DataError:
     id_, reason = next(iter(reasons.items()))
-    return DataError(
-        f"none of the {len(reasons)} images of split {name!r} can be read; the first is {id_!r}: {reason}"
-    )
+    return DataError(f"none of the {len(reasons)} images of split {name!r} can be read; the first is {id_!r}: {reason}")
 
 
 def _require_every_class(train: ImageSplit, quarantined: list[Quarantined]) -> None:

@@ -40,11 +40,7 @@ def few_shot(split: ImageSplit, k: int, *, seed: int) -> ImageSplit:
         DataError: naming each class that is short.
     """
     rows = _first_of_each_class(split, k, seed=seed)
-    short = [
-        f"{name!r} has {len(found)}"
-        for name, found in zip(split.classes, rows, strict=True)
-        if len(found) < k
-    ]
+    short = [f"{name!r} has {len(found)}" for name, found in zip(split.classes, rows, strict=True) if len(found) < k]
     if short:
         raise DataError(
             f"{k} shots need {k} images of every class in {split.name}, but {', '.join(short)}; "

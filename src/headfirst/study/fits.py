@@ -152,7 +152,7 @@ class Fits:
                 tuning = tune(start, train, recipe, lr=rates[0], seed=seed, val=val, directory=directory,
                               device=self.device, progress=self.progress, stage=f"{method}, seed {seed}")  # fmt: skip
                 tunings = {rates[0]: tuning}
-        search_seconds = sum(trial.seconds for trial in trials)
+        search_seconds = sum((trial.seconds for trial in trials), start=0.0)
         models = {
             lr: recipe.model(tuning, lr=lr, seed=seed, chosen_on=HOME, trials=trials) for lr, tuning in tunings.items()
         }
