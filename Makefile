@@ -6,11 +6,15 @@ BIN := .venv/bin
 
 $(BIN)/headfirst: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip install -e .
 	@touch $@
 
 .venv/.test: $(BIN)/headfirst
-	$(BIN)/pip install --quiet -e '.[dev]'
+	$(BIN)/pip install -e '.[test]'
+	@touch $@
+
+.venv/.dev: .venv/.test
+	$(BIN)/pip install -e '.[dev]'
 	@touch $@
 
 demo: $(BIN)/headfirst
@@ -19,7 +23,7 @@ demo: $(BIN)/headfirst
 test: .venv/.test
 	$(BIN)/python -m pytest
 
-check: .venv/.test
+check: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 clean:

@@ -181,9 +181,7 @@ def save(network: ResNetModel, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the training"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--out", type=Path, default=GLYPH)
     arguments = parser.parse_args()

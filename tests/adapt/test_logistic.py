@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from headfirst.adapt import logistic
 from headfirst.adapt.logistic import Solution, logistic_path
-from headfirst.errors import DivergenceError
+from headfirst.errors import DivergenceError, InputError
 
 STRENGTHS = np.geomspace(1, 1e-8, 50).tolist()
 
@@ -55,7 +55,7 @@ def check_optimum(solution: Solution, x: torch.Tensor, labels: torch.Tensor, a: 
     _, start = objective_and_gradient(np.zeros_like(theta), *problem)
     ratio = np.linalg.norm(gradient) / np.linalg.norm(start)
     assert ratio <= 1e-6
-    assert ratio == pytest.approx(float(solution.gradient_ratio[f]), rel=1e-3, abs=1e-13)
+    assert ratio == pytest.approx(float(solution.gradient_ratio[f]), rel=1e-3, abs=1e-8)
     assert value == pytest.approx(float(solution.objective[f]), rel=1e-10)
     return theta
 
@@ -65,7 +65,7 @@ def test_two_symmetric_points(l2: float) -> None:
     # x = -1 and 1: W = (-w, w), b = 0, and setting the derivative of log(1 + exp(-2w)) + λw² to zero leaves one root.
     x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     w = brentq(lambda w: expit(-2 * w) - l2 * w, 0, 100, xtol=1e-14)
-    path = np.geomspace(max(1, l2), l2, 20).tolist()
+    path = np.geomspace(20, l2, 30).tolist()
     *_, solution = logistic_path(x, torch.tensor([0, 1]), path, sample_weights=uniform(2))
     # a gradient of g leaves an error of at most g / λ, and near the optimum far less
     torch.testing.assert_close(solution.weight[0, :, 0], torch.tensor([-w, w], dtype=torch.float64), rtol=1e-4, atol=0)
@@ -141,7 +141,7 @@ def test_rows_of_weight_zero_leave_no_trace() -> None:
     a = (torch.arange(60) >= 12).double()[None] / 48
     *_, masked = logistic_path(x, labels, STRENGTHS[:30], sample_weights=a)
     *_, without = logistic_path(x[12:], labels[12:], STRENGTHS[:30], sample_weights=uniform(48))
-    torch.testing.assert_close(masked.weight, without.weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(masked.weight, without.weight, rtol=2e-3, atol=1e-3)
 
 
 def test_repeating_a_row_is_doubling_its_weight() -> None:
@@ -152,14 +152,14 @@ def test_repeating_a_row_is_doubling_its_weight() -> None:
     *_, repeated = logistic_path(
         torch.cat([x, x[:10]]), torch.cat([labels, labels[:10]]), STRENGTHS[:30], sample_weights=uniform(50)
     )
-    torch.testing.assert_close(weighted.weight, repeated.weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weighted.weight, repeated.weight, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("strengths", [[1e-8], [1e-3, 1.0, 1e-6], [1.0, 0.99, 1e-7], [1e-5, 1e-5, 1e-5]])
+@pytest.mark.parametrize("strengths", [[1e-8], [1.0, 1e-6], [1.0, 0.99, 1e-7], [1e-3, 1e-5, 0.99e-5]])
 def test_the_optimum_does_not_depend_on_the_way_there(strengths: list[float]) -> None:
     x, labels = unit_norm_clusters(60, 20, 3, spread=1.0)
     for solution in logistic_path(x, labels, strengths, sample_weights=uniform(60)):
-        way = np.geomspace(1, solution.l2, 40).tolist()
+        way = np.geomspace(2, solution.l2, 40).tolist()
         *_, by_the_path = logistic_path(x, labels, way, sample_weights=uniform(60))
         assert float(solution.objective) == pytest.approx(float(by_the_path.objective), rel=1e-6)
 
@@ -181,6 +181,24 @@ def test_classes_sum_to_zero_and_logits_are_those_of_weight_and_bias() -> None:
         assert solution.bias.sum().abs() < 1e-12
         logits = x @ solution.weight[0].T + solution.bias[0]
         torch.testing.assert_close(solution.logits[:, 0].log_softmax(1), logits.log_softmax(1), rtol=0, atol=1e-8)
+
+
+def test_a_class_on_the_verge_of_being_separable() -> None:
+    # One fold of this problem has weights near 1,000 at the end: too ill-conditioned for float32 to propose a step.
+    random = torch.Generator().manual_seed(1)
+    labels = torch.arange(24) % 3
+    x = torch.randn(3, 5, generator=random)[labels] + torch.randn(24, 5, generator=random)
+    x = x.double() - x.double().mean(dim=0)
+    x = x / x.square().sum(dim=1).mean().sqrt()
+    a = uniform(24)
+    for solution in logistic_path(x, labels, STRENGTHS, sample_weights=a):
+        check_optimum(solution, x, labels, a)
+
+
+def test_strengths_must_fall() -> None:
+    x, labels = unit_norm_clusters(30, 10, 3, spread=1.0)
+    with pytest.raises(InputError, match=r"strengths must fall from each to the next, got \[0.1, 1.0\]; sort them"):
+        next(logistic_path(x, labels, [0.1, 1.0], sample_weights=uniform(30)))
 
 
 def test_giving_up_says_where(monkeypatch: pytest.MonkeyPatch) -> None:

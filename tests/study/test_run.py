@@ -87,6 +87,7 @@ def test_again_reads_what_is_there_and_another_recipe_is_refused(
     again = run(images, backbone, RECIPE, out=out, progress=lambda stage, *_: stages.append(stage))
     assert again.rows == report.rows
     assert not any("learning rate" in stage for stage in stages)  # nothing was trained
+    assert sorted(p.name for p in (out / "work").iterdir()) == ["fingerprint", "logs", "model-saved", "predictions"]
     other = dataclasses.replace(RECIPE, seeds=3)
     with pytest.raises(FingerprintError, match="another recipe"):
         run(images, backbone, other, out=out)
@@ -100,8 +101,13 @@ def test_validation_is_crossed_between_its_halves(
     from headfirst.study import fits
 
     monkeypatch.setattr(fits, "_chosen_rates", lambda trials, val: (1e-2, 1e-2, 1e-3))
+    # Ranked the other way round on the halves, so that both rates finish.
+    monkeypatch.setattr(
+        "headfirst.adapt.learning_rate.ranked",
+        lambda trials, val, rows=None: sorted(trials, key=lambda t: t.lr if rows is None else -t.lr),
+    )
+    monkeypatch.setattr("headfirst.study.run.shutil.rmtree", lambda *_, **__: None)  # keep the models to ask them
     recipe = Run(methods=("finetune",), seeds=1, tuning=FineTune(epochs=1, batch_size=8, lr_grid=(1e-3, 1e-2)))
-    monkeypatch.setattr("headfirst.adapt.learning_rate.math.ceil", lambda x: 2)  # both rates finish
     run(images, backbone, recipe, out=tmp_path)
     saved, record = load_predictions(tmp_path / "work" / "predictions" / "finetune-0.safetensors")
     val = next(p for p in saved if p.split == "val")

@@ -1,15 +1,16 @@
 """The learning rate: a small grid, validation accuracy, ties to the smaller, losers dropped early.
 
-A rate survives the first third of the epochs when it is among the better half on the whole validation split or on
-either of its two halves: so the choice each half would have made is still there to be read (cross-fitting).
+A rate survives the first third of the epochs when it is in the better half (rounded down, at least one) on the
+whole validation split or on either of its two halves: so the choice each half would have made is still there to be
+read (cross-fitting).
 """
 
 from __future__ import annotations
 
-import math
+import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def search(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> tuple[Trial, ...]:
-    """Train `start` at each rate of `recipe.lr_grid`, dropping the worse half after a third of the epochs.
+    """Train `start` at each rate of `recipe.lr_grid`, dropping the losers after a third of the epochs.
 
     Raises:
         DivergenceError: every rate diverged.
@@ -65,7 +66,6 @@ def search(
         with tempfile.TemporaryDirectory(prefix="headfirst-") as scratch:
             return search(start, train, val, recipe, seed=seed, directory=Path(scratch), device=device,
                           progress=progress)  # fmt: skip
-    rates = sorted(recipe.lr_grid)
     trials: dict[float, Trial] = {}
 
     def run(lr: float, until_epoch: int | None) -> None:
@@ -79,31 +79,43 @@ def search(
         else:
             trials[lr] = Trial(lr, tuning, logits(tuning.classifier, val, device=device), tuning.record.seconds)
 
-    def alive() -> tuple[Trial, ...]:
-        found = tuple(trial for trial in trials.values() if trial.tuning is not None)
-        if not found:
-            reasons = "; ".join(f"{trial.lr:g} {trial.ended}" for trial in trials.values())
-            raise DivergenceError(f"every learning rate diverged ({reasons}); give a smaller lr_grid")
-        return found
-
-    if len(rates) > 1:
+    # The decision is written down: a resumed search must not take it again, on trials that have gone further since.
+    dropped = directory / "dropped.json"
+    rates = sorted(recipe.lr_grid)
+    if len(rates) > 1 and not dropped.is_file():
         pause = max(1, round(recipe.epochs / 3))
         for lr in rates:
             run(lr, pause)
+        alive = _alive(trials)
         kept = {
-            trial.lr
-            for rows in (None, *halves(val))
-            for trial in ranked(alive(), val, rows)[: math.ceil(len(rates) / 2)]
+            trial.lr for rows in (None, *halves(val)) for trial in ranked(alive, val, rows)[: max(1, len(rates) // 2)]
         }
-        for trial in alive():
-            if trial.lr not in kept:
-                reason = f"dropped after {pause} of {recipe.epochs} epochs"
-                trials[trial.lr] = replace(trial, tuning=None, val_logits=None, ended=reason)
-        rates = sorted(kept)
+        reason = f"dropped after {pause} of {recipe.epochs} epochs"
+        ended = [trial for trial in trials.values() if trial.lr not in kept]
+        _write(dropped, [{"lr": t.lr, "seconds": t.seconds, "ended": t.ended or reason} for t in ended])
+    if dropped.is_file():
+        for each in json.loads(dropped.read_text()):
+            trials[each["lr"]] = Trial(each["lr"], None, None, each["seconds"], each["ended"])
+            rates.remove(each["lr"])
     for lr in rates:
         run(lr, None)
-    alive()
+    _alive(trials)
     return tuple(trials[lr] for lr in sorted(trials))
+
+
+def _alive(trials: Mapping[float, Trial]) -> tuple[Trial, ...]:
+    found = tuple(trial for trial in trials.values() if trial.tuning is not None)
+    if not found:
+        reasons = "; ".join(f"{trial.lr:g} {trial.ended}" for trial in trials.values())
+        raise DivergenceError(f"every learning rate diverged ({reasons}); give a smaller lr_grid")
+    return found
+
+
+def _write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
 
 
 def ranked(trials: Sequence[Trial], val: ImageSplit, rows: np.ndarray | None = None) -> list[Trial]:

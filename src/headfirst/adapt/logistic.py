@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headfirst.errors import DivergenceError
+from headfirst.errors import DivergenceError, InputError
 
 GRADIENT_RATIO = 1e-6
 """Largest norm of the gradient at a solution, relative to its norm at zero weights and bias."""
@@ -29,6 +30,7 @@ GRADIENT_RATIO = 1e-6
 OBJECTIVE_GAP = 1e-6
 """Largest ‖gradient‖² / (2λf) at a solution: f is λ-strongly convex in W, so this bounds its relative excess."""
 
+_FLOAT32_CONDITION = 1e-5  # λ over the largest curvature, below which float32 rounding (6e-8) would disturb a step
 _MAX_NEWTON_STEPS = 100
 _MAX_CG_STEPS = 1000
 
@@ -61,20 +63,23 @@ def logistic_path(
     *,
     sample_weights: Float[Tensor, "F N"],
 ) -> Iterator[Solution]:
-    """Solve for each of `strengths` in turn: from strong to weak, since each starts from those before it.
+    """Solve for each of `strengths` in turn, from strong to weak: each starts from those before it.
 
     Args:
         x: (N, D) float64, centred, root-mean-square norm near one (for conditioning; any x has its optimum).
         labels: (N,) in 0 … K-1; every class present under every weighting, else its bias has no optimum.
-        strengths: λ > 0, evenly spaced in the logarithm (for good starts; the optimum does not depend on it).
+        strengths: λ > 0, falling, evenly in the logarithm (for good starts; the optimum does not depend on it).
         sample_weights: (F, N) float64, non-negative, each row summing to one.
 
     Yields:
         One `Solution` a strength.
 
     Raises:
+        InputError: the strengths do not fall.
         DivergenceError: a strength did not reach its optimum.
     """
+    if any(later >= earlier for earlier, later in pairwise(strengths)):
+        raise InputError(f"strengths must fall from each to the next, got {list(strengths)}; sort them")
     z, basis = _eigenbasis(x)
     problem = _Problem(z, labels, sample_weights)
     point = problem.at(z.new_zeros(z.shape[1], len(sample_weights), int(labels.max()) + 1))
@@ -126,7 +131,7 @@ class _Problem:
 
     def __init__(self, z: Tensor, labels: Tensor, sample_weights: Tensor) -> None:
         self.z, self.z_transposed = z, z.T.contiguous()
-        self.z32, self.z32_transposed = z.float(), self.z_transposed.float()
+        self.rounded = self.z.float(), self.z_transposed.float()
         self.labels = labels[:, None, None].expand(-1, len(sample_weights), 1)  # (N, F, 1)
         self.a = sample_weights.T[:, :, None]  # (N, F, 1)
         self.scatter = _columns(self.z_transposed.square(), self.a)  # (R, F, 1): diagonal of Σ a_i z_i z_iᵀ
@@ -138,6 +143,9 @@ class _Problem:
         probabilities = log_probabilities.exp()
         residual = self.a * probabilities.scatter_add(2, self.labels, -torch.ones_like(self.a))
         return _Point(theta, logits, probabilities, loss, _columns(self.z_transposed, residual))
+
+    def rows(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.rounded if dtype == torch.float32 else (self.z, self.z_transposed)
 
 
 def _minimise(problem: _Problem, point: _Point, l2: float, start: Tensor) -> _Point:
@@ -161,13 +169,14 @@ def _minimise(problem: _Problem, point: _Point, l2: float, start: Tensor) -> _Po
 
 def _newton_step(problem: _Problem, point: _Point, gradient: Tensor, l2: float, accuracy: Tensor) -> Tensor:
     """Conjugate gradients until the residual is `accuracy` (F,) of the gradient; a descent direction at any length."""
-    p, a = point.probabilities.float(), problem.a.float()
-    ap = a * p
     # The Hessian's diagonal, averaged over classes so that Σ_k W_k = 0 is kept.
-    curvature = (ap * (1 - p)).sum(dim=0).mean(dim=1, keepdim=True)
-    diagonal = _add_penalty(problem.scatter.float() * curvature, l2, torch.ones_like(problem.scatter))
+    curvature = (problem.a * point.probabilities * (1 - point.probabilities)).sum(dim=0).mean(dim=1, keepdim=True)
+    diagonal = _add_penalty(problem.scatter * curvature, l2, torch.ones_like(problem.scatter))
+    dtype = torch.float32 if l2 > _FLOAT32_CONDITION * float(diagonal.max()) else torch.float64
+    z, z_transposed = problem.rows(dtype)
+    p, ap, diagonal = point.probabilities.to(dtype), (problem.a * point.probabilities).to(dtype), diagonal.to(dtype)
     scale = _norm(gradient)[:, None]  # keeps squares within float32's range
-    residual = -(gradient / scale).float()
+    residual = -(gradient / scale).to(dtype)
     step = torch.zeros_like(residual)
     direction = preconditioned = residual / diagonal
     energy = (residual * preconditioned).sum(dim=(0, 2))
@@ -175,9 +184,9 @@ def _newton_step(problem: _Problem, point: _Point, gradient: Tensor, l2: float, 
         active = _norm(residual) > accuracy
         if not bool(active.any()):
             break
-        along = _columns(problem.z32, direction)
+        along = _columns(z, direction)
         along = ap * (along - torch.linalg.vecdot(p, along)[:, :, None])
-        product = _add_penalty(_columns(problem.z32_transposed, along), l2, direction)
+        product = _add_penalty(_columns(z_transposed, along), l2, direction)
         length = torch.where(active, energy / (direction * product).sum(dim=(0, 2)), 0)[:, None]
         step += length * direction
         residual -= length * product
@@ -200,18 +209,16 @@ def _line_search(problem: _Problem, point: _Point, step: Tensor, slope: Tensor, 
 
 
 def _extrapolate(solved: Sequence[tuple[float, _Point]], l2: float) -> tuple[Tensor, Tensor]:
-    """θ and its logits one step ahead: the polynomial in log λ through the last λ^s θ.
-
-    s is the local power of ‖θ‖: θ ∝ 1/λ where the penalty rules (s = 1), and s → 0 where the data do.
-    """
+    """θ and its logits at `l2`: the polynomial in log λ through the last two or three θ, of λθ while θ ∝ 1/λ."""
     (before, first), (last, second) = solved[-2:]
-    s = float((second.theta.norm() / first.theta.norm()).log()) / log(before / last)
-    signs = (-1.0, 2.0) if len(solved) == 2 else (1.0, -3.0, 3.0)
-    factors = [sign * (strength / l2) ** s for sign, (strength, _) in zip(signs, solved, strict=True)]
-    points = [point for _, point in solved]
-    theta = sum(factor * point.theta for factor, point in zip(factors, points, strict=True))
-    logits = sum(factor * point.logits for factor, point in zip(factors, points, strict=True))
-    return torch.as_tensor(theta), torch.as_tensor(logits)
+    power = log(float(second.theta.norm() / first.theta.norm())) / log(before / last)
+    signs = (-1, 2) if len(solved) == 2 else (1, -3, 3)
+    factors = [sign * (strength / l2) ** round(power) for sign, (strength, _) in zip(signs, solved, strict=True)]
+    theta, logits = torch.zeros_like(second.theta), torch.zeros_like(second.logits)
+    for factor, (_, point) in zip(factors, solved, strict=True):
+        theta.add_(point.theta, alpha=factor)
+        logits.add_(point.logits, alpha=factor)
+    return theta, logits
 
 
 def _columns(matrix: Tensor, columns: Tensor) -> Tensor:

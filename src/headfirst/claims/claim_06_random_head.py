@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from headfirst.adapt import LPFT, FineTune, LinearProbe
 from headfirst.claims.claim import ClaimResult, Comparison, Side, over_seeds
-from headfirst.claims.experiment import SHOTS, ready
+from headfirst.claims.experiment import ready
 from headfirst.claims.figures import COLOURS, as_svg, drawing, panels
 from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
 from headfirst.features import embed
@@ -21,7 +21,8 @@ from headfirst.nn import ImageClassifier, PretrainedBackbone
 from headfirst.train import Batch, Optimisation, train
 from headfirst.types import Features, Progress, silent
 
-STEPS = (1, 2, 5, 10, 20)
+SHOTS = 10
+STEPS = (1, 2, 5, 10)
 RATES = (1e-4, 1e-3, 1e-2)
 JUDGED_STEP = 10
 JUDGED_RATE = 1e-3

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from headfirst.adapt import LPFT, FineTune, LinearProbe, TunedModel, on_backbone
-from headfirst.data import CORRUPTIONS, ImageSet, ImageSplit, audit, cap_per_class, corrupt, few_shot, prepare
+from headfirst.data import (
+    CORRUPTIONS,
+    ImageSet,
+    ImageSplit,
+    audit,
+    cap_per_class,
+    corrupt,
+    few_shot,
+    prepare,
+    shuffled_by_name,
+)
 from headfirst.evaluation import load_predictions, save_predictions
 from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
@@ -24,6 +34,9 @@ SHOTS = 20
 MILD, SEVERE = 1, 4
 """Severities of the corruptions that make the small and the large shifts."""
 
+NUM_TEST, NUM_CORRUPTED = 1000, 300
+"""Test images that are asked about, and how many of them under each corruption."""
+
 
 def ready(data: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> ImageSet:
     """Prepared and audited images; validation capped as `headfirst run --shots 20` does."""
@@ -33,11 +46,13 @@ def ready(data: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> I
 
 def questions(data: ImageSet) -> dict[str, ImageSplit]:
     """The splits the claims ask about: test, the data's own shifts, each corruption severe and mild."""
-    asked = {name: data[name] for name in ("test", *data.shifts())}
+    test = data["test"].take(shuffled_by_name(data["test"].ids, seed=0)[:NUM_TEST])
+    asked = {"test": test, **{name: data[name] for name in data.shifts()}}
+    few = test.take(range(min(NUM_CORRUPTED, len(test))))
     for severity in (SEVERE, MILD):
         for kind in CORRUPTIONS:
             name = f"{kind.replace('_', ' ')} {severity}"
-            asked[name] = corrupt(data["test"], kind, severity, name=name)
+            asked[name] = corrupt(few, kind, severity, name=name)
     return asked
 
 
@@ -68,7 +83,9 @@ def adapted(
             path = None if work is None else work / f"{method}-{seed}-{fingerprint}.safetensors"
             if path is None or not path.is_file():
                 model = _fit(method, data, backbone, seed, rates.get(method), progress)
-                predictions = [model.predictions(split, progress=progress) for split in asked.values()]
+                # The probe's features are those of the pretrained backbone: one extraction serves all seeds.
+                inputs = [embed(backbone, split) if method == "probe" else split for split in asked.values()]
+                predictions = [model.predictions(each, progress=progress) for each in inputs]
                 record = {"lr": model.record.get("lr")}
                 if path is not None:
                     save_predictions(predictions, path, record=record)
@@ -99,5 +116,7 @@ def _correct(p: Predictions) -> Tensor:
 
 def _fingerprint(data: ImageSet, backbone: PretrainedBackbone) -> str:
     splits = {name: split.fingerprint for name, split in sorted(data.splits.items())}
-    text = json.dumps([splits, backbone.fingerprint, asdict(FineTune()), SHOTS, MILD, SEVERE], sort_keys=True)
+    text = json.dumps(
+        [splits, backbone.fingerprint, asdict(FineTune()), SHOTS, MILD, SEVERE, NUM_TEST, NUM_CORRUPTED], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -19,12 +19,13 @@ GLYPH = "builtin/glyph"
 DataArgument = Annotated[str, typer.Argument(help="A folder of images, a manifest (.csv, .parquet), or 'digits'.")]
 BackboneOption = Annotated[
     str | None,
-    typer.Option(help="A hub id, a local folder in the transformers layout, or builtin/glyph (digits only)."),
+    typer.Option(help="A hub id (id@revision pins it), a local folder in the transformers layout, or builtin/glyph."),
 ]
 ShotsOption = Annotated[int | None, typer.Option(help="Training images a class (digits: 20). Default: all.")]
 SeedOption = Annotated[int, typer.Option(help="First seed; the same seed gives the same result.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 HomeOption = Annotated[str | None, typer.Option(help="A manifest's home domain, where several have training rows.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what a stopped or different run left there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -47,7 +48,11 @@ def open_backbone(backbone: str | None, data: str) -> PretrainedBackbone:
         )
     from headfirst.nn import load_backbone
 
-    return load_backbone(backbone or GLYPH)
+    name = backbone or GLYPH
+    if Path(name).exists():
+        return load_backbone(name)
+    name, _, revision = name.partition("@")
+    return load_backbone(name, revision=revision or None)
 
 
 def resolve_shots(shots: int | None, data: str) -> int | None:
@@ -73,6 +78,13 @@ def resolve_device(device: str) -> str:
             f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
         ) from error
     return device
+
+
+def num_threads() -> int:
+    """Threads torch computes on."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def out_folder(out: Path) -> Path:

@@ -12,11 +12,13 @@ from headfirst.cli.options import (
     DIGITS,
     BackboneOption,
     DeviceOption,
+    FreshOption,
     HomeOption,
     JsonOption,
     QuietOption,
     SeedOption,
     ShotsOption,
+    num_threads,
     open_backbone,
     open_images,
     out_folder,
@@ -39,7 +41,7 @@ def run(
     ),
     device: DeviceOption = "auto",
     home: HomeOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an earlier run left in --out.")] = False,
+    fresh: FreshOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     dry_run: Annotated[
@@ -78,6 +80,7 @@ def run(
 
     from headfirst.report import write_report
 
+    note(f"computing on {where}, {num_threads()} threads; results go to {out}", quiet=quiet)
     with progress_display(quiet=quiet) as progress:
         report = study(images, model, recipe, out=out, fresh=fresh, device=where, progress=progress)
     page = write_report(report, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from headfirst.cli.options import (
     BackboneOption,
     DataArgument,
     DeviceOption,
+    FreshOption,
     HomeOption,
     JsonOption,
     QuietOption,
@@ -29,10 +31,12 @@ from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from headfirst.adapt import TunedModel
+    from headfirst.data import ImageSet
     from headfirst.nn import PretrainedBackbone
-    from headfirst.types import Features
+    from headfirst.types import Features, Progress
 
 METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
+ON_FEATURES = ("knn", "probe")
 
 
 def embed(
@@ -86,6 +90,7 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("headfirst-model"),
     device: DeviceOption = "auto",
     home: HomeOption = None,
+    fresh: FreshOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Adapt a backbone with one method and save the model."""
@@ -97,46 +102,66 @@ def adapt(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "headfirst.json").is_file())):
         raise InputError(f"--out {out} holds files that are no Headfirst model; give a new or an empty folder")
     where = resolve_device(device)
+    training = out.with_name(f".{out.name}.training")  # a stopped fine-tuning goes on from here
+    if fresh:
+        shutil.rmtree(training, ignore_errors=True)
     with progress_display(quiet=quiet) as progress:
         if (Path(data) / "train.safetensors").is_file():
-            from headfirst.features import load_features
-
-            if method not in ("knn", "probe"):
-                raise InputError(f"{method} trains on images, but {data} holds features; give the images")
-            model = _on_features(
-                method, load_features(Path(data) / "train.safetensors"), open_backbone(backbone, data), seed
-            )
-            about = {"name": data}
+            model, about = _adapt_features(Path(data), open_backbone(backbone, data), method, seed)
         else:
-            from headfirst.data import audit, few_shot, prepare
-
-            images = open_images(data, home)
-            pretrained = open_backbone(backbone, data)
-            images = audit(prepare(images, pretrained.preprocessing, progress=progress))
-            train = images["train"] if shots is None else few_shot(images["train"], shots, seed=seed)
-            if method in ("knn", "probe"):
-                from headfirst.features import embed as extract
-
-                features = extract(pretrained, train, device=where, progress=progress)
-                model = _on_features(method, features, pretrained, seed)
-            else:
-                from headfirst.adapt import LPFT, FineTune, LinearProbe, WiSE, on_backbone
-                from headfirst.features import embed as extract
-
-                recipe = FineTune(mirror=images.mirror) if method == "finetune" else LPFT(mirror=images.mirror)
-                directory = out.with_name(f".{out.name}.training")
-                model = recipe.fit(pretrained, train, images["val"], seed=seed, directory=directory, device=where,
-                                   progress=progress)  # fmt: skip
-                if method == "wise-ft":
-                    probe = LinearProbe(seed=seed).fit(extract(pretrained, train, device=where))
-                    model = WiSE().fit(on_backbone(pretrained, probe, seed=seed), model)
-            about = {"name": images.name, "sha256": {"train": train.fingerprint}}
+            images, pretrained = open_images(data, home), open_backbone(backbone, data)
+            model, about = _adapt_images(images, pretrained, method, shots, seed, training, where, progress)
     save_model(model, out, data=about, versions=versions())
-    if method not in ("knn", "probe"):
-        import shutil
-
-        shutil.rmtree(out.with_name(f".{out.name}.training"), ignore_errors=True)
+    shutil.rmtree(training, ignore_errors=True)
     say(f"model: {out}")
+
+
+def _adapt_features(
+    folder: Path, backbone: PretrainedBackbone, method: str, seed: int
+) -> tuple[TunedModel, dict[str, object]]:
+    from headfirst.features import load_features
+
+    if method not in ON_FEATURES:
+        raise InputError(f"{method} trains on images, but {folder} holds features; give the images")
+    features = load_features(folder / "train.safetensors")
+    if features.source != backbone.fingerprint:
+        raise InputError(f"these features were not made by {backbone.name}; name the backbone that embed was given")
+    return _fit_on_features(method, features, backbone, seed), {"name": str(folder)}
+
+
+def _adapt_images(
+    images: ImageSet,
+    backbone: PretrainedBackbone,
+    method: str,
+    shots: int | None,
+    seed: int,
+    training: Path,
+    device: str,
+    progress: Progress,
+) -> tuple[TunedModel, dict[str, object]]:
+    from headfirst.adapt import LPFT, FineTune, WiSE
+    from headfirst.data import audit, few_shot, prepare
+    from headfirst.features import embed as extract
+
+    images = audit(prepare(images, backbone.preprocessing, progress=progress))
+    train = images["train"] if shots is None else few_shot(images["train"], shots, seed=seed)
+    about = {"name": images.name, "sha256": {"train": train.fingerprint}}
+    if method in ON_FEATURES:
+        features = extract(backbone, train, device=device, progress=progress)
+        return _fit_on_features(method, features, backbone, seed), about
+    recipe = (FineTune if method == "finetune" else LPFT)(mirror=images.mirror)
+    tuned = recipe.fit(backbone, train, images["val"], seed=seed, directory=training, device=device, progress=progress)
+    if method == "wise-ft":
+        start = _fit_on_features("probe", extract(backbone, train, device=device), backbone, seed)
+        tuned = WiSE().fit(start, tuned)
+    return tuned, about
+
+
+def _fit_on_features(method: str, features: Features, backbone: PretrainedBackbone, seed: int) -> TunedModel:
+    from headfirst.adapt import KNN, LinearProbe, on_backbone
+
+    fitted = KNN().fit(features) if method == "knn" else LinearProbe(seed=seed).fit(features)
+    return on_backbone(backbone, fitted, seed=seed)
 
 
 def evaluate(
@@ -220,12 +245,3 @@ def report(
 
     path = run / "report.json" if run.is_dir() else run
     say(f"report: {write_report(read_report(path), out or path.parent)}")
-
-
-def _on_features(method: str, features: Features, backbone: PretrainedBackbone, seed: int) -> TunedModel:
-    from headfirst.adapt import KNN, LinearProbe, on_backbone
-
-    if features.source != backbone.fingerprint:
-        raise InputError(f"these features were not made by {backbone.name}; name the backbone that embed was given")
-    fitted = KNN().fit(features) if method == "knn" else LinearProbe(seed=seed).fit(features)
-    return on_backbone(backbone, fitted, seed=seed)

@@ -9,7 +9,7 @@ from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
 from headfirst.data.pixels import prepare, prepare_split, usable_cores
 from headfirst.data.preprocess import geometry_key, normalise, preprocess
 from headfirst.data.rows import cache_dir, fill_rows
-from headfirst.data.splits import cap_per_class, few_shot
+from headfirst.data.splits import cap_per_class, few_shot, shuffled_by_name
 
 __all__ = [
     "CORRUPTIONS",
@@ -34,5 +34,6 @@ __all__ = [
     "preprocess",
     "read_image",
     "read_paths",
+    "shuffled_by_name",
     "usable_cores",
 ]

@@ -150,14 +150,22 @@ def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) 
     worst = min((name for name in images.shifts()), key=lambda name: shifts[name])
     mine = {p.split: p for p in results[recommendation.method, recipe.seed].reported}
     groups = by_method_and_split(reported)
-    save_model(
-        load_model(fits.work / "models" / recommendation.method),
-        out / "model",
-        data={"name": images.name, "sha256": {name: images[name].fingerprint for name in ("train", "val")}},
-        metrics=[row for row in rows if row.method == recommendation.method and row.split != WORST_SHIFT],
-        versions=versions(),
-    )
-    shutil.rmtree(fits.work / "training", ignore_errors=True)
+    saved = fits.work / "model-saved"  # from here on the kept models are not needed, and may be half gone
+    if not saved.is_file():
+        save_model(
+            load_model(fits.work / "models" / recommendation.method),
+            out / "model",
+            data={"name": images.name, "sha256": {name: images[name].fingerprint for name in ("train", "val")}},
+            metrics=[row for row in rows if row.method == recommendation.method and row.split != WORST_SHIFT],
+            versions=versions(),
+        )
+        saved.touch()
+    for log in (fits.work / "training").rglob("log.jsonl"):  # the one thing of the trainings that is worth keeping
+        kept = fits.work / "logs" / ("-".join(log.parent.relative_to(fits.work / "training").parts) + ".jsonl")
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(log, kept)
+    for leftover in ("training", "models"):
+        shutil.rmtree(fits.work / leftover, ignore_errors=True)
     return Report(
         rows=rows,
         recommendation=recommendation,

@@ -3,6 +3,7 @@
 from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, train
 from headfirst.train.signals import graceful_stop
+from headfirst.train.tensorboard import write_events
 
 __all__ = [
     "Batch",
@@ -15,4 +16,5 @@ __all__ = [
     "load_checkpoint",
     "save_checkpoint",
     "train",
+    "write_events",
 ]
