@@ -80,7 +80,7 @@ def test_rotation_shift_and_scale_do_not_change_the_strength() -> None:
     one, two = LinearProbe().fit(features), LinearProbe().fit(moved)
     assert one.l2 == two.l2
     for a, b in zip(one.path, two.path, strict=True):
-        assert a.cv_log_loss == pytest.approx(b.cv_log_loss, rel=1e-3)
+        assert a.cv_log_loss == pytest.approx(b.cv_log_loss, rel=1e-2)
 
 
 def test_every_strength_of_the_path_is_solved_where_classes_are_separable() -> None:

@@ -55,7 +55,7 @@ def check_optimum(solution: Solution, x: torch.Tensor, labels: torch.Tensor, a: 
     _, start = objective_and_gradient(np.zeros_like(theta), *problem)
     ratio = np.linalg.norm(gradient) / np.linalg.norm(start)
     assert ratio <= 1e-6
-    assert ratio == pytest.approx(float(solution.gradient_ratio[f]), rel=1e-3, abs=1e-8)
+    assert ratio == pytest.approx(float(solution.gradient_ratio[f]), rel=1e-3, abs=1e-9)
     assert value == pytest.approx(float(solution.objective[f]), rel=1e-10)
     return theta
 
@@ -81,6 +81,15 @@ def test_without_signal_the_bias_is_the_log_of_the_class_shares() -> None:
     assert solution.weight.abs().max() < 1e-4
     shares = solution.bias[0].softmax(dim=0)
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+def test_exclusive_or_is_beyond_a_linear_head() -> None:
+    # The gradient vanishes at zero weights: that is the optimum, and nothing is divided by its norm.
+    x = torch.tensor([[-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=torch.float64) / 2**0.5
+    for solution in logistic_path(x, torch.tensor([0, 1, 1, 0]), STRENGTHS, sample_weights=uniform(4)):
+        assert float(solution.objective) == pytest.approx(np.log(2))
+        assert solution.weight.abs().max() < 1e-6
+        assert float(solution.gradient_ratio) <= 1e-6
 
 
 @pytest.mark.parametrize(("n", "d"), [(90, 12), (24, 60)])

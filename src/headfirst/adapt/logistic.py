@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
 
 import torch
 from jaxtyping import Float, Int
@@ -83,7 +82,8 @@ def logistic_path(
     z, basis = _eigenbasis(x)
     problem = _Problem(z, labels, sample_weights)
     point = problem.at(z.new_zeros(z.shape[1], len(sample_weights), int(labels.max()) + 1))
-    start = _norm(point.data_gradient)
+    # Where labels and features have nothing in common the gradient vanishes at zero, and rounding must not be its unit.
+    start = torch.maximum(_norm(point.data_gradient), 1e-8 * problem.scatter.sum(dim=(0, 2)).sqrt())
     solved: list[tuple[float, _Point]] = []
     for l2 in strengths:
         if len(solved) > 1:
@@ -93,8 +93,8 @@ def logistic_path(
         solved = [*solved, (l2, point)][-3:]
         yield Solution(
             l2=l2,
-            weight=_columns(basis, _class_centred(point.theta[:-1])).permute(1, 2, 0),
-            bias=_class_centred(point.theta[-1]),
+            weight=_columns(basis, point.theta[:-1]).permute(1, 2, 0),
+            bias=point.theta[-1],
             logits=point.logits,
             objective=point.objective(l2),
             gradient_ratio=_norm(point.gradient(l2)) / start,
@@ -127,7 +127,7 @@ class _Point:
 
 
 class _Problem:
-    """Rows, labels and weightings: loss and gradient `at` a point, and the Hessian's product there."""
+    """Rows, labels and weightings: loss and gradient `at` a point, and the `rows` the Hessian is made of."""
 
     def __init__(self, z: Tensor, labels: Tensor, sample_weights: Tensor) -> None:
         self.z, self.z_transposed = z, z.T.contiguous()
@@ -175,7 +175,7 @@ def _newton_step(problem: _Problem, point: _Point, gradient: Tensor, l2: float, 
     dtype = torch.float32 if l2 > _FLOAT32_CONDITION * float(diagonal.max()) else torch.float64
     z, z_transposed = problem.rows(dtype)
     p, ap, diagonal = point.probabilities.to(dtype), (problem.a * point.probabilities).to(dtype), diagonal.to(dtype)
-    scale = _norm(gradient)[:, None]  # keeps squares within float32's range
+    scale = _norm(gradient).clamp(min=1e-300)[:, None]  # keeps squares within float32's range
     residual = -(gradient / scale).to(dtype)
     step = torch.zeros_like(residual)
     direction = preconditioned = residual / diagonal
@@ -193,7 +193,8 @@ def _newton_step(problem: _Problem, point: _Point, gradient: Tensor, l2: float, 
         preconditioned = residual / diagonal
         before, energy = energy, (residual * preconditioned).sum(dim=(0, 2))
         direction = preconditioned + torch.where(active, energy / before, 0)[:, None] * direction
-    return scale * step.double()
+    step = scale * step.double()
+    return step - step.mean(dim=2, keepdim=True)  # the softmax ignores a constant over classes; so did all but rounding
 
 
 def _line_search(problem: _Problem, point: _Point, step: Tensor, slope: Tensor, l2: float) -> _Point:
@@ -211,9 +212,9 @@ def _line_search(problem: _Problem, point: _Point, step: Tensor, slope: Tensor, 
 def _extrapolate(solved: Sequence[tuple[float, _Point]], l2: float) -> tuple[Tensor, Tensor]:
     """θ and its logits at `l2`: the polynomial in log λ through the last two or three θ, of λθ while θ ∝ 1/λ."""
     (before, first), (last, second) = solved[-2:]
-    power = log(float(second.theta.norm() / first.theta.norm())) / log(before / last)
+    power = int(second.theta.norm() > (before / last) ** 0.5 * first.theta.norm())
     signs = (-1, 2) if len(solved) == 2 else (1, -3, 3)
-    factors = [sign * (strength / l2) ** round(power) for sign, (strength, _) in zip(signs, solved, strict=True)]
+    factors = [sign * (strength / l2) ** power for sign, (strength, _) in zip(signs, solved, strict=True)]
     theta, logits = torch.zeros_like(second.theta), torch.zeros_like(second.logits)
     for factor, (_, point) in zip(factors, solved, strict=True):
         theta.add_(point.theta, alpha=factor)
@@ -235,8 +236,3 @@ def _add_penalty(gradient: Tensor, l2: float, theta: Tensor) -> Tensor:
 def _norm(theta: Tensor) -> Tensor:
     """(F,) norms of (R, F, K)."""
     return torch.linalg.vector_norm(theta, dim=(0, 2))
-
-
-def _class_centred(theta: Tensor) -> Tensor:
-    """The softmax ignores a constant over classes; take it out exactly."""
-    return theta - theta.mean(dim=-1, keepdim=True)
