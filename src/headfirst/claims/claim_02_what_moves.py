@@ -100,9 +100,10 @@ def changes(before: PretrainedBackbone, after: PretrainedBackbone) -> list[float
 
 
 def largest_buffer_change(before: nn.Module, after: nn.Module) -> float:
-    """Largest absolute change of any buffer's entry."""
+    """Largest absolute change of any floating-point buffer's entry (batch counters are no statistics)."""
     pairs = zip(before.buffers(), after.buffers(), strict=True)
-    return max(((new.double() - old.double()).abs().max().item() for old, new in pairs), default=0.0)
+    changes = ((new.double() - old.double()).abs().max().item() for old, new in pairs if old.is_floating_point())
+    return max(changes, default=0.0)
 
 
 def _distance(before: nn.Module, after: nn.Module) -> float:
