@@ -41,8 +41,8 @@ def test_a_claim_holds_only_if_every_primary_comparison_does():
     def verdict(*rows: Comparison) -> str:
         return ClaimResult(number=1, title="t", statement="s", rows=rows, figure="").verdict
 
-    holds, fails, undecided = comparison(1, 2), comparison(-2, -1), comparison(-1, 1)
-    aside = comparison(-2, -1, primary=False)
+    holds, fails, undecided = comparison(1.0, 2.0), comparison(-2.0, -1.0), comparison(-1.0, 1.0)
+    aside = comparison(-2.0, -1.0, primary=False)
     assert verdict(holds, aside) == "holds"
     assert verdict(holds, undecided) == "undecided"
     assert verdict(undecided, fails, holds) == "fails"
@@ -83,7 +83,8 @@ def test_claim_2_on_tiny_images_and_with_a_moved_probe(
 
         classifier = copy.deepcopy(tuned.classifier)
         with torch.no_grad():
-            next(classifier.backbone.parameters()).view(-1)[0] += 1e-6
+            weight = next(classifier.backbone.parameters())
+            weight[(0,) * weight.ndim] += 1e-6
         object.__setattr__(tuned, "classifier", classifier)
         return tuned
 
