@@ -4,8 +4,8 @@
 
 n = 1600, 100 classes, 512 features of unit norm and mean cosine 0.56, as CLIP gives them. Each round runs all
 contestants in turn, in one process with the same number of threads; the clock is the process's processor time, which
-a neighbour's load does not enter, and wall-clock beside it. scikit-learn gets, in each of three settings, the loosest of
-the tolerances 1e-8, 1e-9, … at which its objective is within 1e-6 of the optimum at every strength:
+a neighbour's load does not enter, and wall-clock beside it. scikit-learn gets, in each of three settings, the
+loosest of the tolerances 1e-8, 1e-9, … at which its objective is within 1e-6 of the optimum at every strength:
 
     features as they come, each strength from zero      what LogisticRegression does
     features as they come, warm start                   what LogisticRegressionCV does; the ratio that is reported

@@ -127,6 +127,7 @@ def _figure(tuned: Sequence[float], probe: Sequence[float]) -> str:
             ylabel="relative change",
             title="How far each stage moved",
         )
+        axes.set_xticks(list(stages))
         axes.set_ylim(bottom=-0.02 * max(tuned))
         axes.legend()
         return as_svg(figure)
