@@ -91,7 +91,7 @@ def test_learns_from_train_and_unlabelled_alone(script, digits):
 def test_reads_no_label(script, digits, monkeypatch):
     honest = script.unlabelled_images()
     spoilt = {name: replace(split, labels=np.full(len(split), -1)) for name, split in digits.splits.items()}
-    monkeypatch.setattr(script.ImageSet, "digits", lambda *, seed: replace(digits, splits=spoilt))
+    monkeypatch.setattr(script.ImageSet, "digits", lambda: replace(digits, splits=spoilt))
     assert torch.equal(script.unlabelled_images(), honest)
 
 

@@ -2,6 +2,6 @@
 
 from headfirst.study.choose import choose
 from headfirst.study.plan import Step, plan
-from headfirst.study.run import METHODS, Run, run
+from headfirst.study.main_job import METHODS, Run, run
 
 __all__ = ["METHODS", "Run", "Step", "choose", "plan", "run"]

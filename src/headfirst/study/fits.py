@@ -38,7 +38,7 @@ from headfirst.study.cost import Measured, measured
 from headfirst.types import Features, Predictions, Progress
 
 if TYPE_CHECKING:
-    from headfirst.study.run import Run
+    from headfirst.study.main_job import Run
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Fits:
             values = by_rate[rates[0]].values.clone()
             if split.name in (HOME, CORRUPTED):
                 first, second = halves(self.images["val"])
-                # Each half is scored by the other's choice. Later seeds have one rate; see `_selection` in run.py.
+                # Each half is scored by the other's choice. Later seeds have one rate; see `_selection` in main_job.py.
                 for rows, lr in ((torch.from_numpy(first), rates[2]), (torch.from_numpy(second), rates[1])):
                     if lr in by_rate:
                         values[rows] = by_rate[lr].values[rows]

@@ -11,7 +11,7 @@ import torch
 
 from headfirst.data import ImageSet
 from headfirst.nn import PretrainedBackbone
-from headfirst.study.run import Run
+from headfirst.study.main_job import Run
 
 
 @dataclass(frozen=True, kw_only=True)
