@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,7 +108,8 @@ def test_validation_is_crossed_between_its_halves(
         "headfirst.adapt.learning_rate.ranked",
         lambda trials, val, rows=None: sorted(trials, key=lambda t: t.lr if rows is None else -t.lr),
     )
-    monkeypatch.setattr("headfirst.study.main_job.shutil.rmtree", lambda *_, **__: None)  # keep the models to ask them
+    keep = SimpleNamespace(rmtree=lambda *_, **__: None, copyfile=shutil.copyfile)  # the models, to ask them
+    monkeypatch.setattr("headfirst.study.main_job.shutil", keep)
     recipe = Run(methods=("finetune",), seeds=1, tuning=FineTune(epochs=1, batch_size=8, lr_grid=(1e-3, 1e-2)))
     run(images, backbone, recipe, out=tmp_path)
     saved, record = load_predictions(tmp_path / "work" / "predictions" / "finetune-0.safetensors")
