@@ -34,6 +34,7 @@ from headfirst.adapt.linear_probe import STRONGEST, WEAKEST
 from headfirst.adapt.logistic import logistic_path
 
 NUM_IMAGES, NUM_CLASSES, NUM_FEATURES, MEAN_COSINE = 1600, 100, 512, 0.56
+BETWEEN_CLASSES = 0.5  # share of the variance, the rest is within
 STRENGTHS = np.geomspace(STRONGEST, WEAKEST, 50).tolist()
 GOAL, RELATIVE_GAP = 10.0, 1e-6
 
@@ -141,7 +142,7 @@ def clip_like_features(*, num: int, offset: int = 0) -> tuple[np.ndarray, np.nda
     means = shared.normal(size=(NUM_CLASSES, NUM_FEATURES)) * deviations
     labels = np.arange(num) % NUM_CLASSES
     noise = np.random.default_rng(1 + offset).normal(size=(num, NUM_FEATURES)) * deviations
-    apart = (means[labels] + noise) / np.sqrt(2)
+    apart = np.sqrt(BETWEEN_CLASSES) * means[labels] + np.sqrt(1 - BETWEEN_CLASSES) * noise
     x = np.sqrt(MEAN_COSINE) * common / np.linalg.norm(common) + np.sqrt(1 - MEAN_COSINE) * apart
     return x / np.linalg.norm(x, axis=1, keepdims=True), labels
 
