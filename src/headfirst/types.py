@@ -233,6 +233,160 @@ class DataSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Confidence against accuracy of one method on one split, its seeds together, in bins of equal mass.
+
+    Attributes:
+        calibrated: whether the logits were divided by the temperature fitted on validation first.
+        confidence, accuracy: mean of each bin, ascending confidence; empty bins are left out.
+        low, high: interval of each bin's accuracy, exact binomial over the images of one seed.
+        count: images in each bin, summed over seeds.
+    """
+
+    method: str
+    split: str
+    calibrated: bool
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    count: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Accuracy of `method` on `split` as predicted without its labels, beside the truth.
+
+    Attributes:
+        estimator: what predicted it.
+        low, high: the estimate plus the 5 % and 95 % quantiles of its errors on corrupted validation images.
+        truth: the accuracy measured; NaN where the images have no labels.
+    """
+
+    method: str
+    split: str
+    estimator: Literal["average_confidence", "average_thresholded_confidence", "agreement"]
+    value: float
+    low: float
+    high: float
+    truth: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """How well one score tells the images of `split` from home images (`test`), for `method`'s model.
+
+    Attributes:
+        score: `max_softmax`, `energy`, `neighbour_distance` or `mahalanobis`.
+        auroc: chance that a home image scores higher; [low, high] its interval.
+        false_positive_rate: share of `split` taken for home where 95 % of home is.
+        chosen: whether corrupted validation images chose this score.
+    """
+
+    method: str
+    split: str
+    score: str
+    auroc: float
+    low: float
+    high: float
+    false_positive_rate: float
+    n_home: int
+    n: int
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierPoint:
+    """One point of the WiSE path (first seed): weights mixed by `alpha`, temperature refitted on validation.
+
+    Attributes:
+        selection: mean log-loss in nats on the splits that chose, at that temperature; the least is `chosen`.
+        home, away: accuracy on `test` and its mean over the shifts.
+    """
+
+    alpha: float
+    temperature: float
+    selection: float
+    home: float
+    away: float
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitGeometry:
+    """Features of one split under the pretrained backbone, against the span of the training features.
+
+    Attributes:
+        angles: principal angles in radians, ascending, between that span and the split's own.
+        energy_inside: share of the features' squared norm that lies in the home span; [low, high] its interval.
+        effective_rank: exponential of the entropy of the singular values.
+    """
+
+    split: str
+    n: int
+    angles: tuple[float, ...]
+    energy_inside: float
+    low: float
+    high: float
+    effective_rank: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Movement:
+    """How far `method` moved the features of `split`: mean over images of ‖moved part‖ / ‖feature before‖.
+
+    Attributes:
+        inside, outside: the parts inside the home span and orthogonal to it.
+        cka: debiased linear CKA between the features before and after.
+    """
+
+    method: str
+    split: str
+    inside: float
+    outside: float
+    cka: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistortionReading:
+    """What the distortion meter saw on its buffer after `epoch` (0: the pretrained backbone)."""
+
+    method: str
+    epoch: int
+    inside: float
+    outside: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageMovement:
+    """‖weights after - before‖ / ‖before‖ of one stage of the backbone, in its order."""
+
+    method: str
+    stage: int
+    change: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where home and shifts lie in feature space, and what fine-tuning did to it (first seed).
+
+    Attributes:
+        rank: dimensions of the home span, the fewest that hold `energy` of the training features' squared norm.
+        threshold: movement outside the span above which the meter warns: the share of held-out home features that
+            lies outside a span of other home features.
+    """
+
+    rank: int
+    energy: float
+    threshold: float
+    splits: tuple[SplitGeometry, ...]
+    movements: tuple[Movement, ...] = ()
+    readings: tuple[DistortionReading, ...] = ()
+    stages: tuple[StageMovement, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything the page shows; `report.json` is this, field by field (docs/report-schema.md)."""
 
@@ -242,6 +396,11 @@ class Report:
     confusions: tuple[Confusion, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
     data: DataSummary | None = None
+    reliability: tuple[Reliability, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
+    geometry: Geometry | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
