@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
+from scipy.stats import beta
 
 from headfirst.adapt import Calibration, LinearProbe, TunedModel, WiSE, on_backbone
 from headfirst.data import ImageSet
 from headfirst.errors import InputError
 from headfirst.features import embed
-from headfirst.metrics import abstention_threshold
 from headfirst.nn import PretrainedBackbone
 
 
@@ -51,20 +51,18 @@ def test_only_its_own_logits_are_divided(calibrated: TunedModel, images: ImageSe
 
 
 def test_the_abstention_threshold_is_that_of_the_validation_images(calibrated: TunedModel):
-    """60 validation images: the 40 with confidence above 0.8 are right, the rest are wrong."""
-    logits = torch.zeros(60, 3)
-    logits[:40, 0], logits[40:, 0] = 10.0, 1.0
-    labels = torch.zeros(60, dtype=torch.int64)
-    labels[40:] = 1
-    model = replace(
-        calibrated, calibration=Calibration(temperature=2.0, logits=logits, labels=labels, chosen_on="val")
-    )
-    sure = softmax([5.0, 0.0, 0.0])[0]
-    threshold = model.abstention_threshold(0.1)
-    assert threshold == pytest.approx(sure, rel=1e-12)
-    confidence = (logits.double() / 2.0).softmax(dim=1).max(dim=1).values
-    assert threshold == abstention_threshold(confidence, labels == 0, 0.1)
-    assert model.abstention_threshold(0.01) == float("inf")  # 40 of 40 right does not show an error below 1 %
+    """The 300 surest images are right, the 20 others wrong: errors are added while the exact bound allows them."""
+    logits = torch.zeros(320, 3)
+    logits[:300, 0], logits[300:, 0] = torch.linspace(20, 10, 300), torch.linspace(2, 1, 20)
+    labels = torch.cat([torch.zeros(300, dtype=torch.int64), torch.ones(20, dtype=torch.int64)])
+    calibration = Calibration(temperature=2.0, logits=logits, labels=labels, chosen_on="val")
+    model = replace(calibrated, calibration=calibration)
+    bounds = beta.ppf(1 - 0.05 / 2, np.arange(20) + 1, 300)  # two starts fit into 320 images
+    errors = int(np.argmax(bounds > 0.03)) - 1
+    assert errors > 0
+    last = logits[300 + errors - 1].double().numpy()
+    assert model.abstention_threshold(0.03) == pytest.approx(softmax(last / 2).max(), rel=1e-12)
+    assert model.abstention_threshold(0.005) == float("inf")  # 300 of 300 right do not show an error below 0.5 %
 
 
 def test_without_a_record_there_is_no_threshold(plain: TunedModel):
@@ -83,7 +81,8 @@ def test_other_weights_do_not_inherit_the_temperature(calibrated: TunedModel, pl
         ({"temperature": float("nan")}, "positive and finite, got nan"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, r"got logits \(4, 3\) and labels \(3,\)"),
         ({"logits": torch.zeros(0, 3), "labels": torch.zeros(0, dtype=torch.int64)}, "at least one image"),
-        ({"labels": torch.tensor([0, 1, 2, -1])}, "labels from 0 to 2; leave out unlabelled"),
+        ({"logits": torch.full((4, 3), torch.inf)}, "finite logits"),
+        ({"labels": torch.tensor([0, 1, 2, -1])}, "labels from 0 to 2; leave the others out"),
         ({"labels": torch.tensor([0, 1, 2, 3])}, "labels from 0 to 2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The hub: a model fetched by its id, a model pushed, and every refusal in one sentence. Only the network is replaced."""
+"""A model fetched by its id, a model pushed, and every refusal in one sentence; only the network is replaced."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ def test_a_repository_without_a_model_is_named(hub: Hub):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (huggingface_hub.errors.LocalEntryNotFoundError("offline"), "the hub cannot be reached; connect to the network"),
+        (
+            huggingface_hub.errors.LocalEntryNotFoundError("offline"),
+            "the hub cannot be reached; connect",
+        ),
         (OSError("reset"), r"could not be fetched \(OSError: reset\); try again"),
     ],
 )

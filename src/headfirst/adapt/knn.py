@@ -155,7 +155,7 @@ def vote(
     tensor([[0.5000, 0.5000]])
     """
     weights = (similarities / temperature).softmax(dim=1)
-    votes = weights.new_zeros(len(weights), num_classes).scatter_add(1, labels, weights)
+    votes = weights.new_zeros(weights.shape[0], num_classes).scatter_add(1, labels, weights)
     return (1 - SMOOTHING) * votes + SMOOTHING / num_classes
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from headfirst.data import ImageSplit, normalise
 from headfirst.errors import DataError, InputError
+from headfirst.metrics import abstention_threshold
 from headfirst.nn import ImageClassifier
 from headfirst.types import Features, Predictions, Progress, silent
 
@@ -30,7 +31,7 @@ class Calibration:
         forecast: what forecasting accuracy away from home needs besides, as JSON holds it.
 
     Raises:
-        InputError: the temperature is not positive and finite, or logits and labels do not fit together.
+        InputError: the temperature is not positive and finite, or logits and labels do not fit.
     """
 
     temperature: float
@@ -45,8 +46,10 @@ class Calibration:
         shapes = f"logits {tuple(self.logits.shape)} and labels {tuple(self.labels.shape)}"
         if self.logits.ndim != 2 or self.labels.shape != self.logits.shape[:1] or not len(self.labels):
             raise InputError(f"calibration needs logits (V, K) and labels (V,) of at least one image, got {shapes}")
+        if not bool(self.logits.isfinite().all()):
+            raise InputError("calibration needs finite logits, got NaN or infinity; did training diverge?")
         if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.logits.shape[1]:
-            raise InputError(f"calibration needs labels from 0 to {self.logits.shape[1] - 1}; leave out unlabelled images")
+            raise InputError(f"calibration needs labels from 0 to {self.logits.shape[1] - 1}; leave the others out")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,8 +147,6 @@ class TunedModel:
         Raises:
             InputError: the model has no calibration record.
         """
-        from headfirst.metrics import abstention_threshold
-
         if self.calibration is None:
             raise InputError(
                 "abstaining needs labelled validation images, but this model was saved without a calibration record; "

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfirst.artefact.golden import golden_mismatch, golden_outputs, golden_pixels
+from headfirst.artefact.graph import write_graph
 from headfirst.artefact.metadata import read_metadata
-from headfirst.artefact.quantise import pixel_batches, quantise
-from headfirst.artefact.runtimes import RUNNERS, Runner, quiet, required
+from headfirst.artefact.quantise import pixel_batches
+from headfirst.artefact.runtimes import RUNNERS, Runner, reason
 from headfirst.artefact.saved_model import Checked, load_checked
 from headfirst.artefact.seal import file_sha256, seal
 from headfirst.artefact.sidecar import Sidecar, sidecar_path, write_sidecar
@@ -40,8 +41,6 @@ FEWEST_IMAGES = 16
 """With fewer calibration images the agreement would mean nothing."""
 
 _INT8_ROUNDING = 0.02  # of the largest logit: another processor may round a step of 1/127 the other way
-_OPSET = 18
-_LARGEST = 2**31 - 2**24  # bytes of weights that one ONNX file holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ def export_model(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
-        files = _build(checked.model.classifier, to, staging / graph.name, calibration, progress)
+        files = write_graph(checked.model.classifier, to, staging / graph.name, calibration, progress)
         sidecar = _checked_sidecar(checked, to, files, calibration)
         write_sidecar(sidecar, sidecar_path(files[0]))
         for file in (*files, sidecar_path(files[0])):  # the sidecar last: without it there is no export
@@ -100,26 +99,7 @@ def export_model(
             file.replace(graph.with_name(file.name))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Exported(
-        graph=graph, sidecar=sidecar_path(graph), mismatch=sidecar.mismatch, agreement=sidecar.agreement
-    )
-
-
-class PixelClassifier(nn.Module):
-    """`ImageClassifier` with the normalisation inside: uint8 pixels (B, 3, H, W) → logits (B, K)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, classifier: ImageClassifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-        preprocessing = classifier.backbone.preprocessing
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.classifier((pixels.to(torch.float32) / 255 - self.mean) / self.std)
+    return Exported(graph=graph, sidecar=sidecar_path(graph), mismatch=sidecar.mismatch, agreement=sidecar.agreement)
 
 
 def replayed(run: Runner, pixels: UInt8[Tensor, "n 3 h w"], expected: Float32[Tensor, "n k"]) -> float:
@@ -132,7 +112,7 @@ def replayed(run: Runner, pixels: UInt8[Tensor, "n 3 h w"], expected: Float32[Te
     try:
         together, alone = run(array), np.concatenate([run(image[None]) for image in array])
     except Exception as error:  # each runtime has its own
-        raise ArtefactError(f"the graph cannot be run ({_reason(error)}); export it with other versions") from error
+        raise ArtefactError(f"the graph cannot be run ({reason(error)}); export it with other versions") from error
     if together.shape != expected.shape or alone.shape != expected.shape:
         return float("inf")
     # max() would let a NaN pass
@@ -151,52 +131,6 @@ def _destination(directory: Path, to: str, out: str | Path | None, *, int8: bool
     if path.exists() and not sidecar_path(path).is_file():
         raise InputError(f"{path} is there already and no export of Headfirst; give another place")
     return path
-
-
-def _build(
-    classifier: ImageClassifier, to: str, graph: Path, calibration: ImageSplit | None, progress: Progress
-) -> list[Path]:
-    """Write the graph; its files, the one to open first."""
-    onnx = graph.with_suffix(".onnx")
-    progress("exporting", 0, 1)
-    _write_onnx(classifier, onnx)
-    if calibration is not None:
-        quantised = onnx.with_name("quantised.onnx")
-        quantise(onnx, quantised, calibration, progress=progress)
-        quantised.replace(onnx)
-    if to == "openvino":
-        openvino = required("openvino")
-        openvino.save_model(openvino.Core().read_model(onnx), graph, compress_to_fp16=False)
-    progress("exporting", 1, 1)
-    return [graph] if to == "onnx" else [graph, graph.with_suffix(".bin")]
-
-
-def _write_onnx(classifier: ImageClassifier, path: Path) -> None:
-    for package in ("onnx", "onnxscript"):
-        required(package)
-    num_bytes = sum(tensor.nbytes for tensor in classifier.state_dict().values())
-    if num_bytes > _LARGEST:
-        raise InputError(f"an exported graph is one file of at most 2 GB, but this model's weights are {num_bytes} bytes")
-    model = PixelClassifier(classifier).eval()
-    example = golden_pixels(classifier.backbone.preprocessing)[:2].contiguous()
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                model,
-                (example,),
-                input_names=["pixels"],
-                output_names=["logits"],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-                opset_version=_OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    except Exception as error:  # torch.export and the exporter raise what they meet
-        raise ArtefactError(
-            f"this {classifier.backbone.model_type} backbone could not be exported ({_reason(error)}); try another torch"
-        ) from error
-    assert program is not None
-    program.save(path, external_data=False)
 
 
 def _checked_sidecar(checked: Checked, to: str, files: list[Path], calibration: ImageSplit | None) -> Sidecar:
@@ -249,7 +183,3 @@ def _agreement(run: Runner, classifier: ImageClassifier, images: ImageSplit) -> 
             expected = classifier(normalise(torch.from_numpy(pixels), classifier.backbone.preprocessing)).argmax(dim=1)
         same += int((run(pixels).argmax(axis=1) == expected.numpy()).sum())
     return same / len(images)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

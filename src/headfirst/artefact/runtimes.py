@@ -34,7 +34,7 @@ def onnx_runner(graph: Path, *, threads: int | None = None) -> Runner:
 
 
 def openvino_runner(graph: Path, *, threads: int | None = None) -> Runner:
-    """The graph (IR or ONNX) under OpenVINO on the CPU, in float32: left alone, it takes bfloat16 where there is any."""
+    """The graph under OpenVINO on the CPU, in float32; left alone, it takes bfloat16 where the processor has it."""
     openvino = required("openvino")
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
@@ -71,3 +71,10 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
+
+
+def reason(error: BaseException) -> str:
+    """What started it all, on one line; the exporter wraps it in advice to its developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

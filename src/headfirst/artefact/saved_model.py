@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from headfirst.adapt import Calibration, NeighbourHead, TunedModel
 from headfirst.artefact.card import model_card
-from headfirst.artefact.golden import golden_mismatch, golden_outputs
 from headfirst.artefact.fetch import located
+from headfirst.artefact.golden import golden_mismatch, golden_outputs
 from headfirst.artefact.metadata import FORMAT_VERSION, Metadata, checked_metadata, write_metadata
 from headfirst.artefact.seal import file_sha256
 from headfirst.errors import ArtefactError, HeadfirstError, InputError

@@ -1,4 +1,4 @@
-"""`headfirst export` and `headfirst verify`: a saved model for other runtimes, and the proof that it is still itself."""
+"""`headfirst export` and `headfirst verify`: a saved model for other runtimes, and whether it is still itself."""
 
 from __future__ import annotations
 

@@ -51,7 +51,12 @@ def doctor(as_json: JsonOption = False) -> None:
     for package in ("torch", "transformers", "Pillow", "simplejpeg", "numpy", "scipy"):
         checks[package] = version(package)
     checks["torchvision"] = _torchvision()
-    for package, gives in (("pyarrow", "Parquet manifests"), ("tensorboard", "TensorBoard logs")):
+    for package, gives in (
+        ("pyarrow", "Parquet manifests"),
+        ("tensorboard", "TensorBoard logs"),
+        ("onnxruntime", "export to ONNX"),
+        ("openvino", "export to OpenVINO"),
+    ):
         try:
             checks[package] = version(package)
         except PackageNotFoundError:
