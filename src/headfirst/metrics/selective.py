@@ -120,11 +120,10 @@ def abstention_threshold(
     parts = 1
     while first(parts + 1) * 2**parts <= n:
         parts += 1
-    # The j surest: those above the (j + 1)-th confidence, fewer where that one is tied.
-    answered = np.searchsorted(-descending, -np.append(descending[1:], -np.inf))
-    errors = np.append(0, wrong.cumsum())[answered]
-    # P(at most as many errors at a rate of max_error) ≤ 1 - level says that the Clopper-Pearson bound is ≤ max_error.
-    passes = (answered > 0) & (bdtr(errors, np.maximum(answered, 1), max_error) <= tail / parts)
+    answered = np.searchsorted(-descending, -descending, side="right")  # images as sure as the j-th, ties and all
+    errors = wrong.cumsum()[answered - 1]
+    # The Clopper-Pearson bound is ≤ max_error where so few errors would be rare at a rate of max_error.
+    passes = bdtr(errors, answered, max_error) <= tail / parts
     most = 0
     for start in (first(parts) * 2**m for m in range(parts)):
         run = passes[start - 1 :]
