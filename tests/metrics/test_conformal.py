@@ -22,7 +22,7 @@ def test_least_ambiguous_scores():
 @pytest.mark.parametrize("randomised", [False, True])
 def test_adaptive_scores_class_by_class(randomised):
     p = probabilities(50)
-    p[:20] = torch.tensor([0.1, 0.3, 0.3, 0.2, 0.1])  # ties
+    p[:20] = torch.tensor([0.1, 0.3, 0.3, 0.2, 0.1], dtype=torch.float64)  # ties
     u = torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found = adaptive_scores(p, u if randomised else None)
     for i, row in enumerate(p.tolist()):
