@@ -52,7 +52,8 @@ class Run:
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).
         tuning: the recipe shared by `finetune` and `lp-ft`; its `mirror` is taken from the images.
-        alpha: of WiSE-FT.
+        alphas: of WiSE-FT; where there are several, the first seed chooses one by log-loss on `val` and `val-corrupted`.
+        home_weight: share of home in the utility that the recommendation maximises; the rest is away.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -61,7 +62,8 @@ class Run:
     seed: int = 0
     severity: int = 3
     tuning: FineTune = field(default_factory=FineTune)
-    alpha: float = 0.5
+    alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    home_weight: float = 0.5
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -73,6 +75,10 @@ class Run:
             raise InputError(f"no method given; methods are {', '.join(METHODS)}")
         if self.seeds < 1 or self.seed < 0:
             raise InputError(f"seeds must be at least 1 and seed at least 0, got {self.seeds} and {self.seed}")
+        if not self.alphas or not all(0 <= alpha <= 1 for alpha in self.alphas):
+            raise InputError(f"alphas are shares of the way in [0, 1], at least one, got {self.alphas}")
+        if not 0 <= self.home_weight <= 1:
+            raise InputError(f"home_weight is a share in [0, 1], got {self.home_weight}")
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots must be at least 1, got {self.shots}")
 
@@ -188,9 +194,10 @@ def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) 
 
 
 def _selection(fits: Fits, results: Mapping[tuple[str, int], Result]) -> list[Predictions]:
-    """Predictions that may rank the methods: all seeds where the halves of val agree on every learning rate, else
-    the first seed's, which were cross-fitted."""
-    agree = all(len(set(result.record.get("rates", ()))) <= 1 for result in results.values())
+    """Predictions that may rank the methods: all seeds where the halves of val agree on every learning rate and α,
+    else the first seed's, which were cross-fitted."""
+    choices = [result.record.get(name, ()) for result in results.values() for name in ("rates", "alphas")]
+    agree = all(len(set(choice)) <= 1 for choice in choices)
     seeds = fits.seeds if agree else fits.seeds[:1]
     return [p for (_, seed), result in results.items() if seed in seeds for p in result.selection]
 
