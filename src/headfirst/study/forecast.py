@@ -1,0 +1,96 @@
+"""What accuracy to expect on images nobody has labelled, and how far to believe it.
+
+Each estimator is tried on corrupted copies of the validation images, whose labels are known; the least and the greatest
+error it made there are its band. With 21 copies a new shift that is no stranger than they are falls inside in 20 of 22
+cases (exchangeability); a shift that is stranger may fall anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headfirst.evaluation import calibrated
+from headfirst.metrics import accuracy, agreement, average_confidence, average_thresholded_confidence
+from headfirst.metrics import fit_confidence_threshold, fit_temperature
+from headfirst.types import Forecast, Predictions
+
+SEVERITIES = (1, 3, 5)
+"""Of the corrupted copies, each of every kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecaster:
+    """The estimators of one model, ready for unlabelled images.
+
+    Attributes:
+        temperature: the model's, fitted on validation.
+        threshold: confidence above which a share of validation images equal to their accuracy lies.
+        bands: for each estimator, the least and the greatest of (truth - estimate) on the corrupted copies.
+    """
+
+    temperature: float
+    threshold: float
+    bands: dict[str, tuple[float, float]]
+
+    def forecasts(self, predictions: Predictions, other: Predictions | None) -> tuple[Forecast, ...]:
+        """Predicted accuracies of one split, beside the truth where there are labels.
+
+        Args:
+            other: the same images by the other model that `fit` was given, or None.
+        """
+        labelled = bool((predictions.labels >= 0).all())
+        truth = accuracy(predictions.values, predictions.labels) if labelled else float("nan")
+        found = _estimates(predictions, other, self.temperature, self.threshold)
+        return tuple(
+            Forecast(
+                method=predictions.method,
+                split=predictions.split,
+                estimator=name,  # pyright: ignore[reportArgumentType]
+                value=value,
+                low=min(max(value + self.bands[name][0], 0.0), 1.0),
+                high=min(max(value + self.bands[name][1], 0.0), 1.0),
+                truth=truth,
+                n=len(predictions),
+            )
+            for name, value in found.items()
+        )
+
+
+def fit_forecaster(
+    validation: Predictions,
+    corrupted: Sequence[Predictions],
+    others: Sequence[Predictions] | None,
+) -> Forecaster:
+    """Fit temperature and threshold on validation, bands on its corrupted copies.
+
+    Args:
+        corrupted: predictions on corrupted copies of the validation images.
+        others: the same copies by the model whose agreement is asked (for a tuned model the probe), or None.
+    """
+    temperature = fit_temperature(validation.log_probabilities(), validation.labels)
+    threshold = fit_confidence_threshold(calibrated(validation, temperature).probabilities(), validation.labels)
+    errors: dict[str, list[float]] = {}
+    for i, predictions in enumerate(corrupted):
+        truth = accuracy(predictions.values, predictions.labels)
+        other = others[i] if others else None
+        for name, value in _estimates(predictions, other, temperature, threshold).items():
+            errors.setdefault(name, []).append(truth - value)
+    return Forecaster(
+        temperature=temperature,
+        threshold=threshold,
+        bands={name: (min(values), max(values)) for name, values in errors.items()},
+    )
+
+
+def _estimates(
+    predictions: Predictions, other: Predictions | None, temperature: float, threshold: float
+) -> dict[str, float]:
+    probabilities = calibrated(predictions, temperature).probabilities()
+    found = {
+        "average_confidence": average_confidence(probabilities),
+        "average_thresholded_confidence": average_thresholded_confidence(probabilities, threshold),
+    }
+    if other is not None:
+        found["agreement"] = agreement(predictions.values, other.values)
+    return found
