@@ -103,7 +103,7 @@ def test_the_weights_of_home_and_away_are_the_users():
 
 
 def test_the_lead_is_counted_over_paired_resamples():
-    """`lp-ft` is right wherever the probe is and on one image more: it leads, or ties, in every resample that has it."""
+    """`lp-ft` is right wherever the probe is and on one image more: it leads in every resample that has it."""
     probe, better = predictions("probe", "val", 0.5), predictions("lp-ft", "val", 0.5 + 1 / N)
     chosen = choose([probe, better], REPORTED)
     share = 1 - (1 - 1 / N) ** N  # of resamples that hold the image

@@ -6,13 +6,14 @@ from headfirst.adapt.heads import NeighbourHead, on_backbone
 from headfirst.adapt.knn import KNN, KNNModel
 from headfirst.adapt.learning_rate import Trial, best_trial, halves, search
 from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
-from headfirst.adapt.tuned import TunedModel
+from headfirst.adapt.tuned import Calibration, TunedModel
 from headfirst.adapt.tuning import Tuning, tune
 from headfirst.adapt.wise import WiSE
 
 __all__ = [
     "KNN",
     "LPFT",
+    "Calibration",
     "DistortionMeter",
     "FineTune",
     "KNNModel",

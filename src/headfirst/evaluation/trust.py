@@ -57,9 +57,7 @@ def calibrated(predictions: Predictions, temperature: float) -> Predictions:
     return replace(predictions, values=values, kind="logits")
 
 
-def trust_rows(
-    reported: Sequence[Predictions], validation: Sequence[Predictions], *, seed: int = 0
-) -> tuple[Row, ...]:
+def trust_rows(reported: Sequence[Predictions], validation: Sequence[Predictions], *, seed: int = 0) -> tuple[Row, ...]:
     """What validation images make measurable on each reported split, all `chosen_on` the validation split.
 
     Metrics: `log_loss_calibrated`, `brier_score_calibrated`, `expected_calibration_error_calibrated` after temperature
@@ -99,9 +97,7 @@ def trust_rows(
     return tuple(rows)
 
 
-def _conformal(
-    scaled: Sequence[Predictions], held_out: Sequence[Predictions], seed: int
-) -> dict[str, Interval]:
+def _conformal(scaled: Sequence[Predictions], held_out: Sequence[Predictions], seed: int) -> dict[str, Interval]:
     """Coverage and size of the sets that the validation images' scores allow; sizes lie in [0, K]."""
     found: dict[str, Interval] = {}
     for name in ("least_ambiguous", "adaptive"):

@@ -76,8 +76,6 @@ def scores_of(model: TunedModel, train: Features) -> dict[str, Score]:
     return {
         "max_softmax": lambda features: max_softmax(logits(features)),
         "energy": lambda features: energy(logits(features)),
-        "neighbour_distance": lambda features: neighbour_distance(
-            features.values, train.values, k=min(5, len(train))
-        ),
+        "neighbour_distance": lambda features: neighbour_distance(features.values, train.values, k=min(5, len(train))),
         "mahalanobis": lambda features: mahalanobis(features.values),
     }

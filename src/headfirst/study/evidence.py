@@ -52,9 +52,7 @@ def load_evidence(path: Path) -> Evidence:
     return TypeAdapter(Evidence).validate_json(path.read_bytes())
 
 
-def gather(
-    fits: Fits, results: Mapping[tuple[str, int], Result], method: str
-) -> tuple[Evidence, Calibration]:
+def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -> tuple[Evidence, Calibration]:
     """Look at the recommended model, at the one whose agreement is asked, and at every tuned one."""
     seed = fits.recipe.seed
     methods = fits.recipe.all_methods
@@ -74,7 +72,9 @@ def gather(
     model, other = models[method], models[partner] if partner else None
     validation = model.predictions(look(model, fits.images[HOME]))
     few = sample(fits.images[HOME], MOST_CORRUPTED)
-    copies = [corrupt(few, kind, severity, name=f"val-{kind}-{severity}") for kind in CORRUPTIONS for severity in SEVERITIES]
+    copies = [
+        corrupt(few, kind, severity, name=f"val-{kind}-{severity}") for kind in CORRUPTIONS for severity in SEVERITIES
+    ]
     forecaster = fit_forecaster(
         validation,
         [model.predictions(look(model, copy)) for copy in copies],

@@ -191,9 +191,7 @@ class Fits:
                 }
                 for lr in dict.fromkeys(rates)
             }
-            alphas = tuple(
-                best_alpha(asked[lr], rows) for lr, rows in zip(rates, (None, *halves(val)), strict=True)
-            )
+            alphas = tuple(best_alpha(asked[lr], rows) for lr, rows in zip(rates, (None, *halves(val)), strict=True))
             told = {alpha: [self._ask(mix(rates[0], alpha), s) for s in self.reported] for alpha in self.recipe.alphas}
             path = frontier(asked[rates[0]], told, alphas[0])
         keys = tuple(zip(rates, alphas, strict=True))
@@ -245,7 +243,7 @@ class Fits:
             values = asked[keys[0]].values.clone()
             if split.name in (HOME, CORRUPTED):
                 first, second = halves(self.images["val"])
-                # Each half is scored by the other's choice. Later seeds have one model; see `_selection` in main_job.py.
+                # Each half is scored by the other's choice. Later seeds have one model: see `_selection` in the job.
                 for rows, key in ((torch.from_numpy(first), keys[2]), (torch.from_numpy(second), keys[1])):
                     if key in asked:
                         values[rows] = asked[key].values[rows]

@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headfirst.evaluation import calibrated
-from headfirst.metrics import accuracy, agreement, average_confidence, average_thresholded_confidence
-from headfirst.metrics import fit_confidence_threshold, fit_temperature
+from headfirst.metrics import (
+    accuracy,
+    agreement,
+    average_confidence,
+    average_thresholded_confidence,
+    fit_confidence_threshold,
+    fit_temperature,
+)
 from headfirst.types import Forecast, Predictions
 
 SEVERITIES = (1, 3, 5)

@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 from headfirst.adapt import TunedModel, outside_share
-from headfirst.metrics import bootstrap_interval, effective_rank, energy_inside, linear_cka, movement, principal_angles, span
+from headfirst.metrics import (
+    bootstrap_interval,
+    effective_rank,
+    energy_inside,
+    linear_cka,
+    movement,
+    principal_angles,
+    span,
+)
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import DistortionReading, Features, Geometry, Movement, SplitGeometry, StageMovement
 
