@@ -6,6 +6,7 @@ shipped model carries.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -43,13 +44,13 @@ class Evidence:
 def save_evidence(evidence: Evidence, path: Path) -> None:
     """Write atomically."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(TypeAdapter(Evidence).dump_json(evidence))
+    temporary.write_text(json.dumps(asdict(evidence)))
     temporary.replace(path)
 
 
 def load_evidence(path: Path) -> Evidence:
     """What `save_evidence` wrote."""
-    return TypeAdapter(Evidence).validate_json(path.read_bytes())
+    return TypeAdapter(Evidence).validate_python(json.loads(path.read_text()))
 
 
 def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -> tuple[Evidence, Calibration]:
