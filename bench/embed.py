@@ -11,6 +11,7 @@ memory: what a user of the pipeline alone would see. Goals: twice the pipeline, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import statistics
 import tempfile
@@ -147,10 +148,11 @@ def serve_pipeline(connection: Connection, directory: str, files: list[str], bat
     extract = pipeline("image-feature-extraction", model=directory, device="cpu", batch_size=batch_size)
     torch.set_num_threads(usable_cores())
     connection.send("ready")
-    while connection.recv():
-        for _ in extract(files, pool=True, return_tensors=True):
-            pass
-        connection.send("done")
+    with contextlib.suppress(EOFError):  # the parent has all it wants
+        while connection.recv():
+            for _ in extract(files, pool=True, return_tensors=True):
+                pass
+            connection.send("done")
 
 
 def usable_cores() -> int:

@@ -22,7 +22,7 @@ def test_least_ambiguous_scores():
 @pytest.mark.parametrize("randomised", [False, True])
 def test_adaptive_scores_class_by_class(randomised):
     p = probabilities(50)
-    p[:20] = torch.tensor([0.1, 0.3, 0.3, 0.2, 0.1])  # ties
+    p[:20] = torch.tensor([0.1, 0.3, 0.3, 0.2, 0.1], dtype=torch.float64)  # ties
     u = torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found = adaptive_scores(p, u if randomised else None)
     for i, row in enumerate(p.tolist()):
@@ -109,7 +109,8 @@ def test_sets_hold_what_scores_at_most_the_threshold():
         (lambda: least_ambiguous_scores(torch.tensor([[2.0, 1.0]])), "apply softmax to logits first"),
         (lambda: adaptive_scores(torch.tensor([[2.0, 1.0]])), "apply softmax to logits first"),
         (lambda: adaptive_scores(torch.zeros(0, 2)), "at least one row"),
-        (lambda: adaptive_scores(torch.tensor([[0.5, 0.5]]), torch.tensor([1.0])), r"\[0, 1\)"),
+        (lambda: adaptive_scores(torch.tensor([[0.5, 0.5]]), torch.tensor([1.0])), r"in \[0, 1\) for each of 1 rows"),
+        (lambda: adaptive_scores(torch.tensor([[0.5, 0.5]]), torch.zeros(2)), r"in \[0, 1\) for each of 1 rows"),
         (lambda: conformal_threshold(torch.tensor([0.1]), 0.0), "strictly between 0 and 1, got 0"),
         (lambda: conformal_threshold(torch.tensor([0.1]), 1.0), "strictly between 0 and 1, got 1"),
         (lambda: conformal_threshold(torch.tensor([0.1]), math.nan), "strictly between 0 and 1, got nan"),

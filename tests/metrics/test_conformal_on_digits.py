@@ -60,7 +60,7 @@ def test_coverage_over_200_splits(probabilities_and_labels, rule):
 def test_sets_are_worth_reading(probabilities_and_labels):
     """At 99 % they name few of the ten digits, and more of them where the probe is less sure."""
     p, labels = probabilities_and_labels
-    scores = adaptive_scores(p)
+    scores = least_ambiguous_scores(p)
     threshold = conformal_threshold(scores[::2].gather(1, labels[::2, None])[:, 0], 0.01)
     size = prediction_sets(scores[1::2], threshold).sum(1).double()
     assert 1 < size.mean() < 5

@@ -29,8 +29,7 @@ def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> 
     """The T > 0 that minimises the mean log-loss of `logits / T`, to float64 rounding.
 
     The loss is convex in β = 1/T: its slope f'(β) = mean(Σ_k softmax(β z)_k z_k - z_label) rises, and its root is
-    bracketed and bisected. Dividing by T never changes a prediction, and
-    T(k · logits) = k · T(logits).
+    bracketed and bisected. Dividing by T never changes a prediction, and T(k · logits) = k · T(logits).
 
     There is no root where every label's logit is its row's largest (T falls to 0), or where the labels' logits are
     on average no larger than the others' (T rises to infinity). Then T is the one whose mean confidence lies a
