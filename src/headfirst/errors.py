@@ -9,7 +9,8 @@ HeadfirstError                     anything this library refuses
 ├── DivergenceError (ArithmeticError)  a loss or a parameter became non-finite           exit code 1
 └── Interrupted (RuntimeError)     stopped by a signal, state saved, resumable           exit code 1
 
-DistortionWarning (UserWarning)    fine-tuning moves features where home has none; training goes on
+HeadfirstWarning (UserWarning)     anything this library warns of
+└── DistortionWarning              fine-tuning moves features where home has none; training goes on
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ class Interrupted(HeadfirstError, RuntimeError):
     """Stopped by a signal; state is saved and the same command resumes."""
 
 
-class DistortionWarning(UserWarning):
+class HeadfirstWarning(UserWarning):
+    """Root of everything Headfirst warns of."""
+
+
+class DistortionWarning(HeadfirstWarning):
     """Fine-tuning moves the features outside their home span further than held-out home features lie."""
 
 

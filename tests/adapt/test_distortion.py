@@ -44,7 +44,7 @@ def test_a_movement_out_of_the_span_warns_once_and_names_the_epoch(backbone: Pre
     with torch.no_grad():
         for parameter in moved.backbone.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    with pytest.warns(DistortionWarning, match=r"finetune: after epoch 1 the features have moved by .* of their norm"):
+    with pytest.warns(DistortionWarning, match=r"finetune: after epoch 1 features have moved by .* of their norm"):
         ours(1, moved)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

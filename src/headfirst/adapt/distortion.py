@@ -88,9 +88,9 @@ class DistortionMeter:
                 file.write(json.dumps(asdict(reading)) + "\n")
         if reading.outside > self.threshold and not already:
             warnings.warn(
-                f"{self.stage}: after epoch {epochs_done} the features have moved by {reading.outside:.2f} of their "
-                f"norm outside the home span, more than the {self.threshold:.2f} that held-out home features have "
-                "there; a smaller learning rate or LPFT distorts less",
+                f"{self.stage}: after epoch {epochs_done} features have moved by {reading.outside:.2f} of their norm "
+                f"outside the home span, where held-out home features have {self.threshold:.2f}; a smaller learning "
+                "rate or lp-ft distorts less",
                 DistortionWarning,
                 stacklevel=2,
             )

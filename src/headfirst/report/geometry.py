@@ -40,6 +40,8 @@ def _movements(axes: Axes, geometry: Geometry) -> None:
     axes.barh([h + 0.18 for h in heights], outside, height=0.34, color=ALARM)
     axes.set_yticks(heights, [printable(name) for name in names], parse_math=False)
     axes.invert_yaxis()
+    for place, (part, colour) in enumerate((("inside the home span", ACCENT), ("outside", ALARM))):
+        axes.annotate(part, xy=(1, 0.06 + 0.1 * (1 - place)), xycoords="axes fraction", ha="right", color=colour)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, colors=INK)
 
@@ -49,6 +51,7 @@ def _meter(axes: Axes, geometry: Geometry) -> None:
     by_method: dict[str, list[DistortionReading]] = defaultdict(list)
     for reading in geometry.readings:
         by_method[reading.method].append(reading)
+    top = max(max(r.inside, r.outside) for r in geometry.readings) if geometry.readings else 1.0
     for i, (method, readings) in enumerate(by_method.items()):
         epochs = [reading.epoch for reading in readings]
         style = ("-", "--", ":")[i % 3]
@@ -56,11 +59,13 @@ def _meter(axes: Axes, geometry: Geometry) -> None:
         axes.plot(epochs, [r.outside for r in readings], style, color=ALARM, linewidth=1.1)
         last = readings[-1]
         for value, colour in ((last.inside, ACCENT), (last.outside, ALARM)):
+            if abs(value - geometry.threshold) < 0.04 * top:
+                continue  # the threshold's own name stands there; the line's style tells
             axes.annotate(printable(method), xy=(last.epoch, value), xytext=(4, 0), textcoords="offset points",
                           va="center", color=colour, fontsize=8.5, parse_math=False)  # fmt: skip
     axes.axhline(geometry.threshold, color=MUTED, linewidth=0.7)
-    axes.annotate("warns above", xy=(0, geometry.threshold), xytext=(2, 3), textcoords="offset points", color=MUTED,
-                  fontsize=8.5)  # fmt: skip
+    axes.annotate("warns above", xy=(1, geometry.threshold), xycoords=("axes fraction", "data"), xytext=(4, 0),
+                  textcoords="offset points", va="center", color=MUTED, fontsize=8.5)  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
     axes.grid(axis="y", color=RULE, linewidth=0.4)

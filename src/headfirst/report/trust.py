@@ -23,15 +23,14 @@ def reliability_figure(diagrams: Sequence[Reliability], method: str) -> str | No
     splits = list(dict.fromkeys(d.split for d in diagrams if d.method == method))[:MOST_PANELS]
     if not splits:
         return None
-    columns = min(COLUMNS, len(splits))
-    rows = -(-len(splits) // columns)
-    with canvas(2.15 * columns + 0.3, 2.3 * rows) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False)
+    rows = -(-len(splits) // COLUMNS)
+    with canvas(2.15 * COLUMNS + 0.3, 2.3 * rows) as figure:
+        panels = figure.subplots(rows, COLUMNS, squeeze=False)
         for i, panel in enumerate(panels.flat):
             if i >= len(splits):
                 panel.set_visible(False)
                 continue
-            bottom, left = i >= len(splits) - columns, i % columns == 0
+            bottom, left = i >= len(splits) - COLUMNS, i % COLUMNS == 0
             frame(panel, "confidence (%)" if bottom else "", "accuracy (%)" if left else "", splits[i])
             panel.plot([0, 100], [0, 100], color=RULE, linewidth=0.8, zorder=1)
             for diagram in diagrams:

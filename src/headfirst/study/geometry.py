@@ -69,7 +69,8 @@ def geometry(
                 Movement(method=method, split=name, inside=moved.inside.mean().item(),
                          outside=moved.outside.mean().item(), cka=cka)
             )  # fmt: skip
-        record = tuned[method].record.get("distortion", {})
+        # WiSE-FT carries the record of the model it is mixed from, which was not trained twice.
+        record = tuned[method].record.get("distortion", {}) if method != "wise-ft" else {}
         readings += [DistortionReading(**{**reading, "method": method}) for reading in record.get("readings", ())]
         changes = stage_changes(backbone, tuned[method].classifier.backbone)
         stages += [StageMovement(method=method, stage=i, change=change) for i, change in enumerate(changes)]
