@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,9 @@ from headfirst.adapt import FineTune, LinearProbe, WiSE, on_backbone
 from headfirst.data import ImageSet
 from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
-from headfirst.study.detection import detections
-from headfirst.study.evidence import Evidence, load_evidence, sample, save_evidence
-from headfirst.study.forecast import fit_forecaster
+from headfirst.study.detection import detect, detections, sample
+from headfirst.study.evidence import Evidence, load_evidence, save_evidence
+from headfirst.study.forecast import Forecaster, fit_forecaster
 from headfirst.study.geometry import geometry, stage_changes
 from headfirst.study.wise_path import best_alpha, frontier, scored
 from headfirst.types import Features, Predictions
@@ -66,6 +67,13 @@ def test_agreement_counts_equal_answers_and_unlabelled_truth_is_unknown():
     assert 0 <= found["agreement"].low <= found["agreement"].high <= 1
 
 
+def test_a_forecaster_survives_its_record():
+    forecaster = fit_forecaster(predictions("val", 0.8, 0.8), [predictions("c1", 0.7, 0.8)], None)
+    assert Forecaster.from_record(json.loads(json.dumps(forecaster.record()))) == forecaster
+    hopeless = replace(forecaster, threshold=float("inf"))
+    assert Forecaster.from_record(json.loads(json.dumps(hopeless.record()))) == hopeless
+
+
 @pytest.fixture
 def probed(backbone: PretrainedBackbone, images: ImageSet):
     train = embed(backbone, images["train"])
@@ -84,6 +92,13 @@ def test_the_score_is_chosen_on_corruptions_and_tells_noise_from_home(probed, ba
     assert all(by[score, "itself"].auroc == pytest.approx(0.5) for score, _ in by)
     assert len({d.score for d in found if d.chosen}) == 1
     assert {d.n_home for d in found} == {30}
+
+
+def test_detect_starts_from_images(probed, images: ImageSet):
+    model, _ = probed
+    found = detect(model, images, {"shift-dim": images["shift-dim"]})
+    assert {d.score for d in found} == {"max_softmax", "energy", "neighbour_distance", "mahalanobis"}
+    assert {d.score: d.auroc for d in found}["neighbour_distance"] > 0.9  # a third of the brightness
 
 
 def test_planted_movement_inside_and_outside_the_span(backbone: PretrainedBackbone):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from headfirst.adapt import TunedModel
+from headfirst.data import ImageSet, ImageSplit, corrupt_mixed, prepare, prepare_split
+from headfirst.features import embed
 from headfirst.metrics import (
     Mahalanobis,
     auroc,
@@ -16,7 +21,11 @@ from headfirst.metrics import (
     max_softmax,
     neighbour_distance,
 )
-from headfirst.types import Detection, Features
+from headfirst.randomness import keyed_permutation
+from headfirst.types import Detection, Features, Progress, silent
+
+MOST = 1000
+"""Images a split that are looked at."""
 
 Score = Callable[[Features], Tensor]
 
@@ -64,6 +73,42 @@ def detections(
                 )
             )
     return tuple(found)
+
+
+def detect(
+    model: TunedModel,
+    images: ImageSet,
+    away: Mapping[str, ImageSplit],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> tuple[Detection, ...]:
+    """`detections` from images: `images` gives `train`, `val` and `test`, `away` any labelled or unlabelled splits.
+
+    Every split is sampled down to `MOST` images; the corrupted copies of `val` are made here.
+    """
+    preprocessing = model.classifier.backbone.preprocessing
+    prepared = prepare(images.only("train", "val", "test"), preprocessing, progress=progress)
+    few = {name: sample(prepared[name], MOST) for name in ("train", "val", "test")}
+    few["val-corrupted"] = corrupt_mixed(few["val"], 3, name="val-corrupted")
+    few |= {
+        name: sample(prepare_split(split, preprocessing, progress=progress)[0], MOST) for name, split in away.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="headfirst-") as store:  # a tuned backbone's features are not kept
+        seen = {
+            name: embed(model.classifier.backbone, split, cache=Path(store), device=device, progress=progress)
+            for name, split in few.items()
+        }
+        return detections(model, seen["train"], seen["val"], seen["val-corrupted"], seen["test"],
+                          {name: seen[name] for name in away}, seed=seed)  # fmt: skip
+
+
+def sample(split: ImageSplit, most: int) -> ImageSplit:
+    """At most `most` images, drawn from a fixed key, in their order."""
+    if len(split) <= most:
+        return split
+    return split.take(np.sort(keyed_permutation(len(split), 0x5A3)[:most]).tolist())
 
 
 def scores_of(model: TunedModel, train: Features) -> dict[str, Score]:

@@ -12,24 +12,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from headfirst.adapt import Calibration, TunedModel
 from headfirst.artefact import load_model
 from headfirst.data import CORRUPTIONS, ImageSplit, corrupt
 from headfirst.features import embed
-from headfirst.randomness import keyed_permutation
 from headfirst.study.choose import CORRUPTED, HOME, TUNED
-from headfirst.study.detection import detections
+from headfirst.study.detection import MOST, detections, sample
 from headfirst.study.fits import Fits, Result
 from headfirst.study.forecast import SEVERITIES, fit_forecaster
 from headfirst.study.geometry import geometry
 from headfirst.types import Detection, Features, Forecast, Geometry, Predictions
 
-MOST = 1000
-"""Images a split that geometry, detection and unlabelled forecasts look at, and `MOST_CORRUPTED` of validation."""
 MOST_CORRUPTED = 256
+"""Validation images whose corrupted copies are looked at; of other splits, `MOST`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +121,6 @@ def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -
         logits=validation.values,
         labels=validation.labels,
         chosen_on=HOME,
-        forecast=asdict(forecaster),
+        forecast=forecaster.record(),
     )
     return evidence, calibration
-
-
-def sample(split: ImageSplit, most: int) -> ImageSplit:
-    """At most `most` images, drawn from a fixed key, in their order."""
-    if len(split) <= most:
-        return split
-    return split.take(np.sort(keyed_permutation(len(split), 0x5A3)[:most]).tolist())

@@ -7,8 +7,9 @@ falls inside in 18 of 22 cases (exchangeability); a stranger one may fall anywhe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from headfirst.evaluation import calibrated
 from headfirst.metrics import (
@@ -38,6 +39,25 @@ class Forecaster:
     temperature: float
     threshold: float
     bands: dict[str, tuple[float, float]]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Forecaster:
+        """From what a saved model's calibration keeps; JSON writes an infinite threshold as null."""
+        threshold = record["threshold"]
+        return cls(
+            temperature=record["temperature"],
+            threshold=float("inf") if threshold is None else threshold,
+            bands={name: (low, high) for name, (low, high) in record["bands"].items()},
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What `from_record` reads, as JSON holds it."""
+        threshold = self.threshold if self.threshold < float("inf") else None
+        return {
+            "temperature": self.temperature,
+            "threshold": threshold,
+            "bands": {k: list(v) for k, v in self.bands.items()},
+        }
 
     def forecasts(self, predictions: Predictions, other: Predictions | None) -> tuple[Forecast, ...]:
         """Predicted accuracies of one split, beside the truth where there are labels.
