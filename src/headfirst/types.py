@@ -269,7 +269,7 @@ class Forecast:
 
     Attributes:
         estimator: what predicted it.
-        low, high: the estimate plus the central errors it made on corrupted validation images (82 % of new ones).
+        low, high: the estimate plus the central errors it made on corrupted validation images.
         truth: the accuracy measured; NaN where the images have no labels.
     """
 
