@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from headfirst.errors import DataError
+from headfirst.report.document import from_document, to_document
 from headfirst.report.page import page
 from headfirst.types import (
     Detection,
@@ -83,6 +85,15 @@ def test_a_truth_outside_its_band_is_marked_and_an_unknown_one_is_not(evident: R
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", section(page(evident), "forecast"), flags=re.DOTALL)
     assert 'class="clear"' in rows[0]
     assert 'class="clear"' not in rows[1]
+
+
+def test_the_document_holds_it_all(evident: Report):
+    again = from_document(to_document(evident))
+    assert repr(again) == repr(evident)  # NaN is no equal of itself, but reads alike
+    document = to_document(evident)
+    document["reliability"][0]["calibrated"] = 1
+    with pytest.raises(DataError, match=r"report.reliability\[0\].calibrated should be bool, got 1"):
+        from_document(document)
 
 
 def test_no_panel_without_its_numbers(report: Report):
