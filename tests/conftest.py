@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from tiny import backbone, images, tiny_directory
 __all__ = ["backbone", "images", "tiny_directory"]
 
 PACS = Path(__file__).parents[1] / "../shared/data/pacs"
+MOBILENET = Path(__file__).parents[1] / "../shared/weights/mobilenet-v2-imagenet"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -64,6 +69,14 @@ def pacs() -> Path:
     if not PACS.is_dir():
         pytest.skip(f"no photographs at {PACS}")
     return PACS.resolve()
+
+
+@pytest.fixture(scope="session")
+def mobilenet() -> Path:
+    """The real pretrained backbone beside the checkout; use with `@pytest.mark.real`."""
+    if not MOBILENET.is_dir():
+        pytest.skip(f"no weights at {MOBILENET}")
+    return MOBILENET.resolve()
 
 
 def make_photograph(seed: int, height: int = 24, width: int = 32) -> np.ndarray:

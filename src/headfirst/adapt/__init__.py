@@ -1,17 +1,20 @@
 """Adaptations: each a frozen recipe whose `fit` returns a new object."""
 
+from headfirst.adapt.distortion import DistortionMeter, outside_share
 from headfirst.adapt.fine_tune import LPFT, FineTune
 from headfirst.adapt.heads import NeighbourHead, on_backbone
 from headfirst.adapt.knn import KNN, KNNModel
 from headfirst.adapt.learning_rate import Trial, best_trial, halves, search
 from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
-from headfirst.adapt.tuned import TunedModel
+from headfirst.adapt.tuned import Calibration, TunedModel
 from headfirst.adapt.tuning import Tuning, tune
 from headfirst.adapt.wise import WiSE
 
 __all__ = [
     "KNN",
     "LPFT",
+    "Calibration",
+    "DistortionMeter",
     "FineTune",
     "KNNModel",
     "LinearProbe",
@@ -24,6 +27,7 @@ __all__ = [
     "best_trial",
     "halves",
     "on_backbone",
+    "outside_share",
     "search",
     "tune",
 ]

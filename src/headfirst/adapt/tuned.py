@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,39 @@ from headfirst.types import Features, Predictions, Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """What labelled images that trained nothing say of a model's confidence.
+
+    Attributes:
+        temperature: T > 0; the calibrated probabilities are softmax(logits / T).
+        logits: (V, K) float32, the model's raw logits of those images.
+        labels: (V,) int64, their labels.
+        chosen_on: the split they are of.
+        forecast: what forecasting accuracy away from home needs besides, as JSON holds it.
+
+    Raises:
+        InputError: the temperature is not positive and finite, or logits and labels do not fit together.
+    """
+
+    temperature: float
+    logits: Tensor
+    labels: Tensor
+    chosen_on: str
+    forecast: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"a temperature is positive and finite, got {self.temperature}")
+        shapes = f"logits {tuple(self.logits.shape)} and labels {tuple(self.labels.shape)}"
+        if self.logits.ndim != 2 or self.labels.shape != self.logits.shape[:1] or not len(self.labels):
+            raise InputError(f"calibration needs logits (V, K) and labels (V,) of at least one image, got {shapes}")
+        if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.logits.shape[1]:
+            raise InputError(
+                f"calibration needs labels from 0 to {self.logits.shape[1] - 1}; leave out unlabelled images"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TunedModel:
     """What every image adaptation returns: a new `ImageClassifier` and how it came about.
 
@@ -29,6 +62,7 @@ class TunedModel:
         seed: seed of training.
         chosen_on: the split that chose the hyper-parameters, "fixed" where there were none to choose.
         record: what the fit found out (learning rate, seconds, trained parameters, trials).
+        calibration: the temperature, and the validation logits it was fitted on; None: confidence is uncalibrated.
     """
 
     classifier: ImageClassifier
@@ -37,6 +71,13 @@ class TunedModel:
     seed: int
     chosen_on: str
     record: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None and self.calibration.logits.shape[1] != len(self.classes_):
+            raise InputError(
+                f"the calibration is of {self.calibration.logits.shape[1]} classes, the model of {len(self.classes_)}"
+            )
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -80,8 +121,41 @@ class TunedModel:
         return self.predictions(inputs).values.argmax(dim=1)
 
     def predict_proba(self, inputs: ImageSplit | Features) -> Float[Tensor, "n k"]:
-        """(N, K) softmax probabilities, float64; uncalibrated."""
-        return self.predictions(inputs).probabilities()
+        """(N, K) softmax probabilities, float64; calibrated where the model has a temperature."""
+        return self.probabilities(self.predictions(inputs))
+
+    def probabilities(self, predictions: Predictions) -> Float[Tensor, "n k"]:
+        """(N, K) float64 softmax(logits / T) of this model's own predictions; T = 1 where it is uncalibrated.
+
+        Raises:
+            InputError: the predictions are no logits, or of other classes.
+        """
+        if predictions.kind != "logits" or predictions.classes != self.classes_:
+            raise InputError(
+                f"expected this model's own logits, got {predictions.kind} of the classes "
+                f"{', '.join(predictions.classes)}; pass what model.predictions returned"
+            )
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return replace(predictions, values=predictions.values.double() / temperature).probabilities()
+
+    def abstention_threshold(self, max_error: float) -> float:
+        """The least confidence to answer at, so that at most `max_error` of the answers are wrong.
+
+        From the stored validation logits, by `headfirst.metrics.abstention_threshold`; inf where nothing qualifies.
+
+        Raises:
+            InputError: the model has no calibration record.
+        """
+        from headfirst.metrics import abstention_threshold
+
+        if self.calibration is None:
+            raise InputError(
+                "abstaining needs labelled validation images, but this model was saved without a calibration record; "
+                "make it anew with a validation split, or leave out the threshold"
+            )
+        probabilities = (self.calibration.logits.double() / self.calibration.temperature).softmax(dim=1)
+        confidence, best = probabilities.max(dim=1)
+        return abstention_threshold(confidence, best == self.calibration.labels, max_error)
 
     def score(self, inputs: ImageSplit | Features) -> float:
         """Accuracy on labelled inputs."""

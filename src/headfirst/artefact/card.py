@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 METHODS = {
@@ -12,55 +13,80 @@ METHODS = {
     "lp-ft": "a backbone tuned head first (linear probe, then fine-tuning)",
     "wise-ft": "the weight average of a probe and the model tuned from it",
 }
+_MEASURED = {"accuracy": "accuracy", "expected_calibration_error": "calibration error"}
 
 
 def model_card(metadata: Mapping[str, Any]) -> str:
-    """Markdown for the model folder, from the contents of `headfirst.json`."""
+    """Markdown for the model folder, from the contents of `headfirst.json`; its head is what the hub reads."""
     classes = ", ".join(f"`{_code(name)}`" for name in metadata["classes"])
-    lines = [
-        "# Model card",
-        "",
-        f"An image classifier: {METHODS.get(metadata['method'], metadata['method'])}.",
-        "",
-        f"- Classes: {classes}",
-        f"- Backbone: `{_code(metadata['backbone']['name'])}`",
-        f"- Trained on: {metadata['data'].get('name', 'not stated')}",
-        f"- Hyper-parameters chosen on: {metadata['chosen_on']}",
-        "- Confidence: uncalibrated softmax",
-        "",
-        "## Measured",
-        "",
-    ]
-    accuracies = [row for row in metadata["metrics"] if row["metric"] == "accuracy"]
-    if accuracies:
-        lines += ["| split | accuracy | interval | images |", "| --- | ---: | ---: | ---: |"]
-        lines += [
-            f"| {_code(r['split'])} | {100 * r['value']:.1f} % | {100 * r['low']:.1f} – {100 * r['high']:.1f} % "
-            f"| {r['n']} |"
-            for r in accuracies
-        ]
-        seeds = max(r["seed_count"] for r in accuracies)
-        lines += [
+    return "\n".join(
+        [
+            *_front_matter(metadata["backbone"]),
             "",
-            f"Means over {seeds} training seed{'s' * (seeds > 1)}; this is the model of seed {metadata['seed']}.",
+            "# Model card",
+            "",
+            f"An image classifier: {METHODS.get(metadata['method'], metadata['method'])}.",
+            "",
+            f"- Classes: {classes}",
+            f"- Backbone: `{_code(metadata['backbone']['name'])}`",
+            f"- Trained on: {_code(metadata['data'].get('name', 'not stated'))}",
+            f"- Hyper-parameters chosen on: {metadata['chosen_on']}",
+            f"- Confidence: {confidence(metadata)}",
+            "",
+            "## Measured",
+            "",
+            *_measured(metadata["metrics"], metadata["seed"]),
+            "",
+            "## Limits",
+            "",
+            "Accuracy elsewhere can be lower than on any split above; images of no known class still get a class.",
+            "Confidence is as good as the images it was calibrated on are like yours."
+            if metadata.get("temperature") is not None
+            else "The probabilities were not calibrated: 0.9 does not mean that nine in ten are right.",
+            "",
+            "## Use",
+            "",
+            "```python",
+            "import headfirst as hf",
+            'model = hf.load_model("path/to/this/folder")  # or its id on the hub',
+            "```",
+            "",
         ]
-    else:
-        lines.append("Nothing was measured on this model.")
+    )
+
+
+def confidence(metadata: Mapping[str, Any]) -> str:
+    """`calibrated by temperature 1.37 fitted on val`, or `uncalibrated`.
+
+    >>> confidence({"temperature": None})
+    'uncalibrated'
+    """
+    temperature = metadata.get("temperature")
+    if temperature is None:
+        return "uncalibrated"
+    return f"calibrated by temperature {temperature:.3g} fitted on {metadata['calibration']['chosen_on']}"
+
+
+def _front_matter(backbone: Mapping[str, Any]) -> list[str]:
+    """What the hub files the model under; the licence is the owner's to say."""
+    base = [f"base_model: {json.dumps(backbone['name'])}"] if backbone.get("revision") else []
+    return ["---", "library_name: headfirst", "pipeline_tag: image-classification", *base, "---"]
+
+
+def _measured(rows: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
+    rows = [row for row in rows if row["metric"] in _MEASURED]
+    if not rows:
+        return ["Nothing was measured on this model."]
+    lines = ["| split | | value | 95 % interval | images |", "| --- | --- | ---: | ---: | ---: |"]
     lines += [
-        "",
-        "## Limits",
-        "",
-        "Accuracy elsewhere can be lower than on any split above; images of no known class still get a class.",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "import headfirst as hf",
-        'model = hf.load_model("path/to/this/folder")',
-        "```",
-        "",
+        f"| {_code(r['split'])} | {_MEASURED[r['metric']]} | {100 * r['value']:.1f} % "
+        f"| {100 * r['low']:.1f} – {100 * r['high']:.1f} % | {r['n']} |"
+        for split in dict.fromkeys(row["split"] for row in rows)
+        for r in rows
+        if r["split"] == split
     ]
-    return "\n".join(lines)
+    seeds = max(row["seed_count"] for row in rows)
+    return [*lines, "", f"Means over {seeds} training seed{'s' * (seeds > 1)}; this is the model of seed {seed}."]
 
 
 def _code(text: str) -> str:

@@ -5,56 +5,51 @@ model/
 ├── README.md             the model card
 ├── backbone/             config.json, model.safetensors, preprocessor_config.json (the transformers layout)
 ├── head.safetensors      the head
-└── golden.safetensors    outputs expected for the golden inputs; checked on load
+├── golden.safetensors    outputs expected for the golden inputs; checked on load
+├── calibration.safetensors   logits and labels of the validation images; only where there is a temperature
+└── exports/              what `headfirst export` wrote, if it did
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headfirst.adapt import NeighbourHead, TunedModel
+from headfirst.adapt import Calibration, NeighbourHead, TunedModel
 from headfirst.artefact.card import model_card
+from headfirst.artefact.fetch import located
 from headfirst.artefact.golden import golden_mismatch, golden_outputs
+from headfirst.artefact.metadata import FORMAT_VERSION, Metadata, checked_metadata, write_metadata
+from headfirst.artefact.seal import file_sha256
 from headfirst.errors import ArtefactError, HeadfirstError, InputError
 from headfirst.nn import ImageClassifier, linear_head, load_backbone
 from headfirst.types import Row
 
-FORMAT_VERSION = 1
 TOLERANCE = 1e-3
 """Golden outputs may differ by this much of their largest value: other processors round differently."""
 
 
-class Metadata(BaseModel):
-    """`headfirst.json`."""
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A model that passed its checks.
 
-    model_config = ConfigDict(extra="forbid")
+    Attributes:
+        directory: where it lies.
+        mismatch: largest difference of its golden outputs, relative to the largest of them.
+    """
 
-    format_version: Literal[1]
-    method: str
-    head: dict[str, Any]
-    backbone: dict[str, Any]
-    preprocessing: dict[str, Any]
-    classes: tuple[str, ...]
-    recipe: dict[str, Any]
-    record: dict[str, Any]
-    seed: int
-    chosen_on: str
-    data: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    versions: dict[str, str]
-    files: dict[str, str]
+    model: TunedModel
+    metadata: Metadata
+    directory: Path
+    mismatch: float
 
 
 def save_model(
@@ -86,6 +81,10 @@ def save_model(
         classifier.backbone.save(staging / "backbone")
         _save_tensors(classifier.head.state_dict(), staging / "head.safetensors")
         _save_tensors({"outputs": golden_outputs(classifier)}, staging / "golden.safetensors")
+        calibration = model.calibration
+        if calibration is not None:
+            tensors = {"logits": calibration.logits, "labels": calibration.labels}
+            _save_tensors(tensors, staging / "calibration.safetensors")
         metadata = Metadata(
             format_version=FORMAT_VERSION,
             method=model.method,
@@ -105,56 +104,60 @@ def save_model(
             data=dict(data or {}),
             metrics=[asdict(row) for row in metrics],
             versions=dict(versions or {}),
+            temperature=None if calibration is None else calibration.temperature,
+            calibration=None
+            if calibration is None
+            else {"chosen_on": calibration.chosen_on, "forecast": dict(calibration.forecast)},
             files={
-                path.relative_to(staging).as_posix(): _sha256(path)
+                path.relative_to(staging).as_posix(): file_sha256(path)
                 for path in sorted(staging.rglob("*"))
                 if path.is_file()
             },
         )
-        (staging / "headfirst.json").write_text(metadata.model_dump_json(indent=1) + "\n")
-        (staging / "README.md").write_text(model_card(metadata.model_dump(mode="json")))
+        card = model_card(write_metadata(metadata, staging))
+        (staging / "README.md").write_text(card, encoding="utf-8")
         _replace_directory(staging, directory)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return directory
 
 
-def load_model(directory: str | Path) -> TunedModel:
-    """The model in `directory`, after its files' hashes and its golden outputs were checked.
+def load_model(model: str | Path, *, revision: str | None = None) -> TunedModel:
+    """The saved model, after its files' hashes and its golden outputs were checked.
+
+    Args:
+        model: its folder, or the id (`owner/name`) of one on the Hugging Face hub, fetched once.
+        revision: branch, tag or commit of a hub id.
 
     Raises:
-        InputError: there is no Headfirst model.
+        InputError: there is no Headfirst model, or it cannot be fetched.
         ArtefactError: a file is missing or was changed, the metadata is not understood, or the outputs differ.
     """
-    directory = Path(directory)
-    path = directory / "headfirst.json"
-    if not path.is_file():
-        raise InputError(
-            f"{directory} is no Headfirst model (it has no headfirst.json); give the model/ folder that "
-            "`headfirst run` or `headfirst adapt` wrote"
-        )
-    try:
-        metadata = Metadata.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ArtefactError(f"{path} is not understood: {where}: {first['msg']}") from error
+    return load_checked(located(model, revision)).model
+
+
+def load_checked(directory: Path) -> Checked:
+    """The model in `directory` with what its checks found; see `load_model`."""
+    metadata = checked_metadata(directory)
     for name, expected in metadata.files.items():
-        file = directory / name
-        if not file.is_file():
-            raise ArtefactError(f"{file} is missing; copy the whole model folder again")
-        if _sha256(file) != expected:
-            raise ArtefactError(
-                f"{file} is not the file that was saved (its sha256 differs); copy the model folder again or retrain"
-            )
+        check_file(directory / name, expected)
     try:
         backbone = load_backbone(directory / "backbone")
         head = _load_head(metadata, load_file(directory / "head.safetensors"))
         expected_outputs = load_file(directory / "golden.safetensors")["outputs"]
         classifier = ImageClassifier(backbone, head, metadata.classes).eval()
-    except (HeadfirstError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        backbone.name, backbone.revision = metadata.backbone["name"], metadata.backbone["revision"]
+        model = TunedModel(
+            classifier=classifier,
+            method=metadata.method,
+            recipe=metadata.recipe,
+            seed=metadata.seed,
+            chosen_on=metadata.chosen_on,
+            record=metadata.record,
+            calibration=_load_calibration(metadata, directory),
+        )
+    except (HeadfirstError, SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise ArtefactError(f"{directory} does not fit together: {error}") from error
-    backbone.name, backbone.revision = metadata.backbone["name"], metadata.backbone["revision"]
     outputs = golden_outputs(classifier)
     mismatch = golden_mismatch(expected_outputs, outputs) if outputs.shape == expected_outputs.shape else float("inf")
     if not mismatch <= TOLERANCE:
@@ -163,19 +166,17 @@ def load_model(directory: str | Path) -> TunedModel:
             f"{TOLERANCE:g} is rounding): the software around it computes something else; compare the versions in "
             "headfirst.json"
         )
-    return TunedModel(
-        classifier=classifier,
-        method=metadata.method,
-        recipe=metadata.recipe,
-        seed=metadata.seed,
-        chosen_on=metadata.chosen_on,
-        record=metadata.record,
-    )
+    return Checked(model=model, metadata=metadata, directory=directory, mismatch=mismatch)
 
 
-def read_metadata(directory: str | Path) -> dict[str, Any]:
-    """`headfirst.json` as it stands, unchecked."""
-    return json.loads((Path(directory) / "headfirst.json").read_text())
+def check_file(path: Path, expected: str) -> None:
+    """Refuse a file that is missing, or is not the one with this sha256."""
+    if not path.is_file():
+        raise ArtefactError(f"{path} is missing; copy the whole model folder again")
+    if file_sha256(path) != expected:
+        raise ArtefactError(
+            f"{path} is not the file that was saved (its sha256 differs); copy the model folder again or make it anew"
+        )
 
 
 def _describe_head(head: nn.Module) -> dict[str, Any]:
@@ -204,6 +205,16 @@ def _load_head(metadata: Metadata, tensors: dict[str, Tensor]) -> nn.Module:
     raise ArtefactError(f"headfirst.json names a head of kind {kind!r}; this version knows 'linear' and 'neighbours'")
 
 
+def _load_calibration(metadata: Metadata, directory: Path) -> Calibration | None:
+    if metadata.temperature is None or metadata.calibration is None:
+        return None
+    return Calibration(
+        temperature=metadata.temperature,
+        **load_file(directory / "calibration.safetensors"),
+        **metadata.calibration,
+    )
+
+
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     shutil.copymode(path.parent / "backbone" / "config.json", path)  # safetensors writes 0600
@@ -223,8 +234,3 @@ def _replace_directory(staging: Path, directory: Path) -> None:
     else:
         directory.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(directory)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

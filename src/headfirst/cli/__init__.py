@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 
 import typer
 
-from headfirst.cli import claims, ground, run, stages
+from headfirst.cli import artefacts, claims, ground, run, stages
 from headfirst.cli.console import note
-from headfirst.errors import HeadfirstError, Interrupted
+from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
 app = typer.Typer(
     name="headfirst",
@@ -22,8 +23,8 @@ app = typer.Typer(
     help="A folder of images and few labels in; the classifier that holds up away from home, with the evidence, out.",
     epilog="Exit codes: 0 done; 1 failed or stopped (run the same command again to resume); 2 wrong input.",
 )
-for verb in (run.run, stages.embed, stages.adapt, stages.evaluate, stages.predict, stages.report, claims.claims,
-             ground.cache, ground.doctor):  # fmt: skip
+for verb in (run.run, stages.embed, stages.adapt, stages.evaluate, stages.predict, stages.report, artefacts.export,
+             artefacts.verify, claims.claims, ground.cache, ground.doctor):  # fmt: skip
     app.command()(verb)
 
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one sentence and the documented exit code; wrong usage is typer's, with code 2."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    warnings.showwarning = _warn
     try:
         app(args=arguments)
     except HeadfirstError as error:
@@ -52,3 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped; what was finished is kept: run the same command again to resume")
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Ours as one line; what libraries warn of is for developers."""
+    if issubclass(category, HeadfirstWarning):
+        note(f"warning: {message}")

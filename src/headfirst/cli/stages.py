@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,12 +31,13 @@ from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from headfirst.adapt import TunedModel
-    from headfirst.data import ImageSet
+    from headfirst.data import ImageSet, ImageSplit
     from headfirst.nn import PretrainedBackbone
     from headfirst.types import Features, Progress
 
 METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
 ON_FEATURES = ("knn", "probe")
+ABSTAINED = "abstained"
 
 
 def embed(
@@ -166,11 +167,14 @@ def _fit_on_features(method: str, features: Features, backbone: PretrainedBackbo
 
 def evaluate(
     data: DataArgument,
-    models: Annotated[list[Path], typer.Argument(help="Model folders that run or adapt wrote.")],
+    models: Annotated[list[str], typer.Argument(help="Model folders that run or adapt wrote, or ids on the hub.")],
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and report.md.")] = Path(
         "headfirst-report"
     ),
     splits: Annotated[str | None, typer.Option(help="Comma-separated splits. Default: test and the shifts.")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Folder of any images, to be told from home ones; may be given again.")
+    ] = None,
     home: HomeOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -181,59 +185,117 @@ def evaluate(
     from headfirst.artefact import load_model
     from headfirst.evaluation import evaluate as measure
     from headfirst.report import write_report
+    from headfirst.study.detection import detect
 
     out_folder(out)
+    if against and len(models) > 1:
+        raise InputError(f"--against asks one model what it takes for home, got {len(models)} models; give one")
     images = open_images(data, home)
     names = splits.split(",") if splits else [n for n in ("test", *images.shifts()) if n in images]
     where = resolve_device(device)
     loaded = [load_model(path) for path in models]
     with progress_display(quiet=quiet) as progress:
         report = measure(loaded, images.only(*names), seed=seed, device=where, progress=progress)
+        if against:
+            others = {folder.name: _unlabelled(folder, loaded[0], progress) for folder in against}
+            found = detect(loaded[0], images, others, seed=seed, device=where, progress=progress)
+            report = replace(report, detections=found)
     page = write_report(report, out)
     say((out / "report.json").read_text() if as_json else f"{accuracy_table(report)}\nreport: {page}")
+    for d in report.detections if not as_json else ():
+        if d.chosen:
+            area = f"AUROC {100 * d.auroc:.1f} % [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+            rate = f"{100 * d.false_positive_rate:.1f} % are taken for home where 95 % of home is"
+            say(f"{d.split}: told from home by {d.score} with {area}; {rate}")
+
+
+def _unlabelled(folder: Path, model: TunedModel, progress: Progress) -> ImageSplit:
+    """Every image of a folder, whatever it shows, prepared for `model`."""
+    from headfirst.data import prepare, read_paths
+
+    found = prepare(read_paths([folder]), model.classifier.backbone.preprocessing, progress=progress)
+    for quarantined in found.quarantined:
+        note(f"skipped {quarantined.id}: {quarantined.reason}")
+    return replace(found["unlabelled"], name=folder.name)
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(help="A model folder, or the id (owner/name) of one on the hub.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    abstain: Annotated[
+        float | None, typer.Option(help="Answer only where at most this share of the answers is wrong, such as 0.05.")
+    ] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
     device: DeviceOption = "auto",
     quiet: QuietOption = False,
 ) -> None:
-    """Say what is on images: the class and its (uncalibrated) probability."""
+    """Say what is on images: the class and its probability, and whether that is calibrated."""
     if as_json and as_csv:
         raise InputError("--json and --csv exclude each other")
-    import csv
-    import io
-
     from headfirst.artefact import load_model
     from headfirst.data import prepare, read_paths
-    from headfirst.report import safe_cell
+    from headfirst.study.forecast import Forecaster
 
     where = resolve_device(device)
     loaded = load_model(model)
+    threshold = None if abstain is None else loaded.abstention_threshold(abstain)
     with progress_display(quiet=quiet) as progress:
         found = prepare(read_paths(images), loaded.classifier.backbone.preprocessing, progress=progress)
         predictions = loaded.predictions(found["unlabelled"], device=where, progress=progress)
-    confidence, best = predictions.probabilities().max(dim=1)
+    confidence, best = loaded.probabilities(predictions).max(dim=1)
     rows = [
         {"image": id_, "class": loaded.classes_[k], "probability": round(p, 6)}
+        | ({} if threshold is None else {"abstained": p < threshold})
         for id_, k, p in zip(predictions.ids, best.tolist(), confidence.tolist(), strict=True)
     ]
+    temperature = None if loaded.calibration is None else loaded.calibration.temperature
     if as_json:
-        say(json.dumps({"predictions": rows, "skipped": [asdict(s) for s in found.quarantined]}, indent=1))
+        about = {"calibrated": temperature is not None, "temperature": temperature}
+        if threshold is not None:  # JSON has no infinity
+            about |= {"max_error": abstain, "threshold": threshold if threshold < float("inf") else None}
+        say(json.dumps({**about, "predictions": rows, "skipped": [asdict(s) for s in found.quarantined]}, indent=1))
     elif as_csv:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["image", "class", "probability"])
-        writer.writerows([safe_cell(r["image"]), safe_cell(r["class"]), r["probability"]] for r in rows)
-        say(buffer.getvalue().rstrip("\n"))
+        say(_prediction_table(rows))
     else:
         for r in rows:
-            say(f"{r['probability']:.3f}  {r['class']}  {r['image']}")
+            refused = f"{ABSTAINED} (would say {r['class']})" if r.get("abstained") else r["class"]
+            say(f"{r['probability']:.3f}  {refused}  {r['image']}")
+    note(_about_confidence(loaded, threshold), quiet=quiet)
+    if loaded.calibration is not None and loaded.calibration.forecast:
+        for f in Forecaster.from_record(loaded.calibration.forecast).forecasts(predictions, None):
+            accuracy = f"{100 * f.value:.0f} % [{100 * f.low:.0f}, {100 * f.high:.0f}]"
+            estimator = f.estimator.replace("_", " ")
+            note(f"expected accuracy by {estimator}, if nothing is stranger than corruptions: {accuracy}", quiet=quiet)
     for quarantined in found.quarantined:
         note(f"skipped {quarantined.id}: {quarantined.reason}")
+
+
+def _prediction_table(rows: list[dict[str, Any]]) -> str:
+    """CSV; where a threshold was asked for, `best_class` is what the model would have said."""
+    import csv
+    import io
+
+    from headfirst.report import safe_cell
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    abstains = "abstained" in rows[0]
+    writer.writerow(["image", "class", "probability", *(["best_class"] if abstains else [])])
+    for r in rows:
+        said, best = ABSTAINED if r.get("abstained") else safe_cell(r["class"]), safe_cell(r["class"])
+        writer.writerow([safe_cell(r["image"]), said, r["probability"], *([best] if abstains else [])])
+    return buffer.getvalue().rstrip("\n")
+
+
+def _about_confidence(model: TunedModel, threshold: float | None) -> str:
+    if model.calibration is None:
+        return "confidence: uncalibrated"
+    fitted = f"temperature {model.calibration.temperature:.3g} fitted on {model.calibration.chosen_on}"
+    about = f"confidence: calibrated by {fitted}"
+    if threshold == float("inf"):
+        return f"{about}; no confidence keeps the error that low on its {len(model.calibration.labels)} images"
+    return about if threshold is None else f"{about}; answers from {threshold:.3f} up"
 
 
 def report(

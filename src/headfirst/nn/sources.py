@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from headfirst.errors import BackboneError, did_you_mean
+from headfirst.nn.hub import silent_bar, why_not_fetched
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -74,10 +75,6 @@ def _only_pickle(name: str) -> str:
     )
 
 
-class _UnreachableError(Exception):
-    """The file is not in the local cache, and the hub cannot be asked."""
-
-
 def _fetch(name: str, revision: str | None) -> Source:
     """Fetches config, processor and safetensors weights of a hub id, and nothing else."""
     config = _fetch_first(name, ["config.json"], revision)
@@ -97,21 +94,20 @@ def _fetch(name: str, revision: str | None) -> Source:
 
 def _fetch_first(name: str, files: list[str], revision: str | None) -> Path | None:
     """The local copy of the first of `files` that the checkpoint has; None where it has none of them."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     unreachable = None
     for file in files:
         try:
             path = _fetch_file(name, file, revision)
-        except _UnreachableError as error:
+        except LocalEntryNotFoundError as error:
             unreachable = error
             continue
         if path is not None:
             return path
     if unreachable is None:
         return None
-    raise BackboneError(
-        f"{' or '.join(files)} of {name} is not in the local cache and the hub cannot be reached; connect to "
-        "the network once (and mind HF_HUB_OFFLINE), or give the directory of a copy"
-    ) from unreachable
+    raise BackboneError(why_not_fetched(unreachable, f"{' or '.join(files)} of {name}", revision)) from unreachable
 
 
 def _fetch_file(name: str, file: str, revision: str | None) -> Path | None:
@@ -119,35 +115,10 @@ def _fetch_file(name: str, file: str, revision: str | None) -> Path | None:
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        return Path(hf_hub_download(name, file, revision=revision, tqdm_class=_silent_bar()))
-    except errors.LocalEntryNotFoundError as error:
-        raise _UnreachableError from error
+        return Path(hf_hub_download(name, file, revision=revision, tqdm_class=silent_bar()))
+    except errors.LocalEntryNotFoundError:
+        raise
     except errors.EntryNotFoundError:
         return None
-    except errors.GatedRepoError as error:
-        raise BackboneError(
-            f"{name} asks for its licence to be accepted; accept it on its hub page, then run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise BackboneError(f"{name} has no revision {revision!r}; give a branch, a tag or a commit of it") from error
-    except errors.RepositoryNotFoundError as error:
-        raise BackboneError(f"the hub has no {name} (or it is private); check the id, or give a directory") from error
-    except errors.HFValidationError as error:
-        raise BackboneError(f"{name!r} is neither a directory nor a hub id (owner/name); check the spelling") from error
-    except Exception as error:  # the hub client lets HTTP and socket errors of several libraries through
-        raise BackboneError(
-            f"{name} could not be fetched ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-            "try again, or give the directory of a copy"
-        ) from error
-
-
-def _silent_bar() -> type:
-    from tqdm import tqdm
-
-    class Silent(tqdm):
-        def __init__(self, *args, **kwargs) -> None:
-            kwargs["disable"] = True
-            kwargs.pop("name", None)
-            super().__init__(*args, **kwargs)
-
-    return Silent
+    except Exception as error:
+        raise BackboneError(why_not_fetched(error, name, revision)) from error
