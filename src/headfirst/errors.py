@@ -8,6 +8,9 @@ HeadfirstError                     anything this library refuses
 ├── ArtefactError (RuntimeError)   a saved model is not what it says it is               exit code 1
 ├── DivergenceError (ArithmeticError)  a loss or a parameter became non-finite           exit code 1
 └── Interrupted (RuntimeError)     stopped by a signal, state saved, resumable           exit code 1
+
+HeadfirstWarning (UserWarning)     anything this library warns of
+└── DistortionWarning              fine-tuning moves features where home has none; training goes on
 """
 
 from __future__ import annotations
@@ -56,6 +59,14 @@ class DivergenceError(HeadfirstError, ArithmeticError):
 
 class Interrupted(HeadfirstError, RuntimeError):
     """Stopped by a signal; state is saved and the same command resumes."""
+
+
+class HeadfirstWarning(UserWarning):
+    """Root of everything Headfirst warns of."""
+
+
+class DistortionWarning(HeadfirstWarning):
+    """Fine-tuning moves the features outside their home span further than held-out home features lie."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

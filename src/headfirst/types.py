@@ -254,12 +254,22 @@ class Reliability:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RiskCoverage:
+    """Error among the images answered (`risk`) when only the surest share (`coverage`) is; a mean over seeds."""
+
+    method: str
+    split: str
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """Accuracy of `method` on `split` as predicted without its labels, beside the truth.
 
     Attributes:
         estimator: what predicted it.
-        low, high: the estimate plus the 5 % and 95 % quantiles of its errors on corrupted validation images.
+        low, high: the estimate plus the central errors it made on corrupted validation images.
         truth: the accuracy measured; NaN where the images have no labels.
     """
 
@@ -397,6 +407,7 @@ class Report:
     mistakes: tuple[Mistake, ...] = ()
     data: DataSummary | None = None
     reliability: tuple[Reliability, ...] = ()
+    risk_coverages: tuple[RiskCoverage, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
     detections: tuple[Detection, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()

@@ -103,14 +103,21 @@ def test_the_schema_documents_exactly_the_fields():
         types.Confusion: (sections["confusions"], set()),
         types.Mistake: (sections["mistakes"], set()),
         types.DataSummary: (sections["data"], set()),
+        types.Reliability: (sections["reliability"], set()),
+        types.RiskCoverage: (sections["risk_coverages"], set()),
+        types.Forecast: (sections["forecasts"], set()),
+        types.Detection: (sections["detections"], set()),
+        types.FrontierPoint: (sections["frontier"], set()),
+        types.Geometry: (sections["geometry"], set()),
     }
     for dataclass, (section, extra) in documented.items():
         first_cells = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
         named = set(re.findall(r"`(\w+)`", " ".join(first_cells)))
         assert named == {f.name for f in dataclasses.fields(dataclass)} | extra, dataclass
-    for dataclass in (types.Quarantined, types.Duplicate):
-        for f in dataclasses.fields(dataclass):
-            assert f"`{f.name}`" in sections["data"], f.name
+    geometry = (types.SplitGeometry, types.Movement, types.DistortionReading, types.StageMovement)
+    for name, parts in (("data", (types.Quarantined, types.Duplicate)), ("geometry", geometry)):
+        for f in (field for part in parts for field in dataclasses.fields(part)):
+            assert f"`{f.name}`" in sections[name], f.name
 
 
 def test_the_schema_documents_every_metric(report):

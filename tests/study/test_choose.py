@@ -1,4 +1,4 @@
-"""The choice: best lower bound over home and away, never worse than the probe at home, blind to what is reported."""
+"""The choice: highest utility over home and away, never worse than the probe at home, blind to what is reported."""
 
 from __future__ import annotations
 
@@ -88,3 +88,34 @@ def test_reported_splits_never_choose():
 def test_a_choice_needs_home_validation():
     with pytest.raises(InputError, match="needs the split 'val'"):
         choose(table({"probe": {"val-x": 0.5}}), REPORTED)
+
+
+def test_the_weights_of_home_and_away_are_the_users():
+    selection = table({
+        "probe": {"val": 0.80, "val-corrupted": 0.80},
+        "finetune": {"val": 0.84, "val-corrupted": 0.74},
+    })  # fmt: skip
+    assert choose(selection, REPORTED, home_weight=0.5).method == "probe"
+    assert choose(selection, REPORTED, home_weight=0.7).method == "finetune"
+    assert choose(selection, REPORTED, home_weight=1.0).method == "finetune"
+    with pytest.raises(InputError, match=r"home_weight is a share in \[0, 1\], got 1.5"):
+        choose(selection, REPORTED, home_weight=1.5)
+
+
+def test_the_lead_is_counted_over_paired_resamples():
+    """`lp-ft` is right wherever the probe is and on one image more: it leads in every resample that has it."""
+    probe, better = predictions("probe", "val", 0.5), predictions("lp-ft", "val", 0.5 + 1 / N)
+    chosen = choose([probe, better], REPORTED)
+    share = 1 - (1 - 1 / N) ** N  # of resamples that hold the image
+    assert chosen.method == "lp-ft"
+    assert int(chosen.reason.split("leads in ")[1].split(" %")[0]) == pytest.approx(100 * share, abs=3)
+
+
+def test_worse_than_zero_shot_at_home_is_ruled_out():
+    selection = table({
+        "zero-shot": {"val": 0.90, "val-corrupted": 0.50},
+        "probe": {"val": 0.80, "val-corrupted": 0.75},
+    })  # fmt: skip
+    chosen = choose(selection, table({m: {"test": 0.8} for m in ("zero-shot", "probe")}))
+    assert chosen.method == "zero-shot"
+    assert "probe was ruled out" in chosen.reason

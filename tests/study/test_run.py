@@ -89,7 +89,8 @@ def test_again_reads_what_is_there_and_another_recipe_is_refused(
     again = run(images, backbone, RECIPE, out=out, progress=lambda stage, *_: stages.append(stage))
     assert again.rows == report.rows
     assert not any("learning rate" in stage for stage in stages)  # nothing was trained
-    assert sorted(p.name for p in (out / "work").iterdir()) == ["fingerprint", "logs", "model-saved", "predictions"]
+    kept = {"evidence.json", "fingerprint", "logs", "model-saved", "predictions"}
+    assert {p.name for p in (out / "work").iterdir()} == kept
     other = dataclasses.replace(RECIPE, seeds=3)
     with pytest.raises(FingerprintError, match="another recipe"):
         run(images, backbone, other, out=out)
@@ -194,4 +195,4 @@ def test_killed_anywhere_the_same_command_ends_in_the_same_numbers_and_weights(t
     assert resumed == whole
     one, two = (load_model(tmp_path / name / "model").classifier for name in ("whole", "killed"))
     assert module_fingerprint(one) == module_fingerprint(two)
-    assert json.loads((tmp_path / "killed" / "model" / "headfirst.json").read_text())["format_version"] == 1
+    assert json.loads((tmp_path / "killed" / "model" / "headfirst.json").read_text())["format_version"] == 2

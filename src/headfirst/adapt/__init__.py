@@ -1,5 +1,6 @@
 """Adaptations: each a frozen recipe whose `fit` returns a new object."""
 
+from headfirst.adapt.distortion import DistortionMeter, outside_share
 from headfirst.adapt.fine_tune import LPFT, FineTune
 from headfirst.adapt.heads import NeighbourHead, on_backbone
 from headfirst.adapt.knn import KNN, KNNModel
@@ -13,6 +14,7 @@ __all__ = [
     "KNN",
     "LPFT",
     "Calibration",
+    "DistortionMeter",
     "FineTune",
     "KNNModel",
     "LinearProbe",
@@ -25,6 +27,7 @@ __all__ = [
     "best_trial",
     "halves",
     "on_backbone",
+    "outside_share",
     "search",
     "tune",
 ]

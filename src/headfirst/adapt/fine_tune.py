@@ -158,6 +158,8 @@ class FineTune:
                 "search_seconds": sum((trial.seconds for trial in trials), start=0.0),
                 "trained_parameters": tuning.trained_parameters,
                 "losses": list(tuning.record.losses),
+                "distortion": tuning.distortion,
+                "head_norms": list(tuning.head_norms),
                 "trials": [trial.summary() for trial in trials],
             },
         )

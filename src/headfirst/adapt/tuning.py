@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headfirst.adapt.distortion import DistortionMeter
 from headfirst.adapt.tuned import logits, module_fingerprint
 from headfirst.data import ImageSplit, augment, fill_rows, normalise
 from headfirst.errors import DataError, InputError
@@ -34,11 +35,14 @@ _VIEWS_BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """A tuned classifier (eval mode) and the record of its training."""
+    """A tuned classifier (eval mode), the record of its training, what the distortion meter saw of it, and the
+    Frobenius norms of the head before and after."""
 
     classifier: ImageClassifier
     record: TrainRecord
     trained_parameters: int
+    distortion: dict[str, object]
+    head_norms: tuple[float, float]
 
 
 def tune(
@@ -95,6 +99,15 @@ def tune(
             if val is None:
                 raise InputError("patience stops on validation accuracy: pass val=, or leave patience=None")
             early_stop = _EarlyStop(val, recipe.patience, (directory or Path(scratch)) / "best", device)
+        meter = DistortionMeter(
+            start,
+            images,
+            num_epochs=recipe.epochs,
+            method=recipe.method,
+            stage=stage,
+            log=directory / "distortion.jsonl" if directory else None,
+            device=device,
+        )
         record = train(
             model,
             loss,
@@ -105,14 +118,22 @@ def tune(
             fingerprint=fingerprint,
             directory=directory,
             until_epoch=until_epoch,
-            callbacks=[early_stop] if early_stop else [],
+            callbacks=[meter, early_stop] if early_stop else [meter],
             progress=progress,
             stage=stage,
         )
         if early_stop is not None:
             early_stop.restore(model)
     count = sum(p.numel() for group in groups for p in group["params"])
-    return Tuning(model.requires_grad_(True).eval().cpu(), record, count)
+    model.requires_grad_(True).eval().cpu()
+    return Tuning(model, record, count, meter.record(), (head_norm(start), head_norm(model)))
+
+
+def head_norm(model: ImageClassifier) -> float:
+    """Frobenius norm of the head's weight."""
+    weight = model.head.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().double().norm().item()
 
 
 def parameter_groups(model: ImageClassifier, recipe: FineTune, lr: float) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 
@@ -11,7 +12,7 @@ import typer
 
 from headfirst.cli import artefacts, claims, ground, predict, run, stages
 from headfirst.cli.console import note
-from headfirst.errors import HeadfirstError, Interrupted
+from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
 app = typer.Typer(
     name="headfirst",
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become one sentence and the documented exit code; wrong usage is typer's, with code 2."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    warnings.showwarning = _warn
     try:
         app(args=arguments)
     except HeadfirstError as error:
@@ -52,3 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped; what was finished is kept: run the same command again to resume")
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Ours as one line; what libraries warn of is for developers."""
+    if issubclass(category, HeadfirstWarning):
+        note(f"warning: {message}")

@@ -35,6 +35,7 @@ def predict(
         raise InputError("--json and --csv exclude each other")
     from headfirst.artefact import load_model
     from headfirst.data import prepare, read_paths
+    from headfirst.study.forecast import Forecaster
 
     where = resolve_device(device)
     loaded = load_model(model)
@@ -61,6 +62,11 @@ def predict(
             refused = f"{ABSTAINED} (would say {r['class']})" if r.get("abstained") else r["class"]
             say(f"{r['probability']:.3f}  {refused}  {r['image']}")
     note(_about_confidence(loaded, threshold), quiet=quiet)
+    if loaded.calibration is not None and loaded.calibration.forecast:
+        for f in Forecaster.from_record(loaded.calibration.forecast).forecasts(predictions, None):
+            accuracy = f"{100 * f.value:.0f} % [{100 * f.low:.0f}, {100 * f.high:.0f}]"
+            estimator = f.estimator.replace("_", " ")
+            note(f"expected accuracy by {estimator}, if nothing is stranger than corruptions: {accuracy}", quiet=quiet)
     for quarantined in found.quarantined:
         note(f"skipped {quarantined.id}: {quarantined.reason}")
 

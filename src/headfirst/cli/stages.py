@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +31,7 @@ from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from headfirst.adapt import TunedModel
-    from headfirst.data import ImageSet
+    from headfirst.data import ImageSet, ImageSplit
     from headfirst.nn import PretrainedBackbone
     from headfirst.types import Features, Progress
 
@@ -171,6 +171,9 @@ def evaluate(
         "headfirst-report"
     ),
     splits: Annotated[str | None, typer.Option(help="Comma-separated splits. Default: test and the shifts.")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Folder of any images, to be told from home ones; may be given again.")
+    ] = None,
     home: HomeOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -181,16 +184,38 @@ def evaluate(
     from headfirst.artefact import load_model
     from headfirst.evaluation import evaluate as measure
     from headfirst.report import write_report
+    from headfirst.study.detection import detect
 
     out_folder(out)
+    if against and len(models) > 1:
+        raise InputError(f"--against asks one model what it takes for home, got {len(models)} models; give one")
     images = open_images(data, home)
     names = splits.split(",") if splits else [n for n in ("test", *images.shifts()) if n in images]
     where = resolve_device(device)
     loaded = [load_model(path) for path in models]
     with progress_display(quiet=quiet) as progress:
         report = measure(loaded, images.only(*names), seed=seed, device=where, progress=progress)
+        if against:
+            others = {folder.name: _unlabelled(folder, loaded[0], progress) for folder in against}
+            found = detect(loaded[0], images, others, seed=seed, device=where, progress=progress)
+            report = replace(report, detections=found)
     page = write_report(report, out)
     say((out / "report.json").read_text() if as_json else f"{accuracy_table(report)}\nreport: {page}")
+    for d in report.detections if not as_json else ():
+        if d.chosen:
+            area = f"AUROC {100 * d.auroc:.1f} % [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+            rate = f"{100 * d.false_positive_rate:.1f} % are taken for home where 95 % of home is"
+            say(f"{d.split}: told from home by {d.score} with {area}; {rate}")
+
+
+def _unlabelled(folder: Path, model: TunedModel, progress: Progress) -> ImageSplit:
+    """Every image of a folder, whatever it shows, prepared for `model`."""
+    from headfirst.data import prepare, read_paths
+
+    found = prepare(read_paths([folder]), model.classifier.backbone.preprocessing, progress=progress)
+    for quarantined in found.quarantined:
+        note(f"skipped {quarantined.id}: {quarantined.reason}")
+    return replace(found["unlabelled"], name=folder.name)
 
 
 def report(

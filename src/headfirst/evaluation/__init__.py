@@ -8,15 +8,22 @@ from headfirst.evaluation.rows import (
     correct,
     report_rows,
 )
+from headfirst.evaluation.trust import calibrated, reliability, risk_coverages, temperatures, top, trust_rows
 from headfirst.evaluation.versions import versions
 
 __all__ = [
     "by_method_and_split",
+    "calibrated",
     "confusion",
     "correct",
     "evaluate",
     "load_predictions",
+    "reliability",
     "report_rows",
+    "risk_coverages",
     "save_predictions",
+    "temperatures",
+    "top",
+    "trust_rows",
     "versions",
 ]

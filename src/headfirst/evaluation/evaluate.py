@@ -56,7 +56,7 @@ def evaluate(
         raise InputError("evaluate needs at least one model")
     names = [name for name, split in images.splits.items() if (split.labels >= 0).all() and len(split)]
     for model in models:
-        if flattered := {"train", model.chosen_on} & set(names):
+        if flattered := {"train", *model.chosen_on.split(", ")} & set(names):
             raise InputError(
                 f"{model.method} learnt from or was chosen on {', '.join(sorted(flattered))}; report on splits it has "
                 'not seen, as in images.only("test")'

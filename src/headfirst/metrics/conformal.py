@@ -39,7 +39,7 @@ def least_ambiguous_scores(probabilities: Float[Tensor, "n k"]) -> Float[Tensor,
 
 
 def adaptive_scores(
-    probabilities: Float[Tensor, "n k"], uniform: Float[Tensor, " n"] | None = None
+    probabilities: Float[Tensor, "n k"], uniform: Float[Tensor, " m"] | None = None
 ) -> Float[Tensor, "n k"]:
     """Mass of the classes at least as likely as each class, (N, K) float64 in [0, 1].
 
@@ -71,10 +71,7 @@ def adaptive_scores(
     if uniform is None:
         return at_least_as_likely
     if len(uniform) != len(p) or not bool(((uniform >= 0) & (uniform < 1)).all()):
-        raise InputError(
-            f"uniform must be {len(p)} numbers in [0, 1), one for each row, got {len(uniform)} "
-            f"from {uniform.min().item():.4g} to {uniform.max().item():.4g}"
-        )
+        raise InputError(f"uniform needs one number in [0, 1) for each of {len(p)} rows, got {uniform.tolist()[:5]} …")
     no_likelier = torch.searchsorted(ascending, p, right=True)
     more_likely = (1 - mass_of_lowest.gather(1, no_likelier)).clamp(min=0.0)
     return more_likely + as_float64(uniform)[:, None] * (at_least_as_likely - more_likely)

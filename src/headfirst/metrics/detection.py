@@ -184,7 +184,7 @@ def auroc(scores_in: Float[Tensor, " n"], scores_out: Float[Tensor, " m"]) -> fl
     0.875
     """
     inside, outside, num_values = _ranked(scores_in, scores_out)
-    return _auroc(np.bincount(inside, minlength=num_values), np.bincount(outside, minlength=num_values))
+    return _auroc(*(np.bincount(ranks, minlength=num_values)[None] for ranks in (inside, outside))).item()
 
 
 def auroc_interval(
@@ -214,13 +214,13 @@ def auroc_interval(
     """
     inside, outside, num_values = _ranked(scores_in, scores_out)
     n, m = len(inside), len(outside)
-    random = np.random.default_rng((seed, n, m))
-
-    def resampled(ranks: np.ndarray) -> np.ndarray:
-        return np.bincount(ranks[random.integers(len(ranks), size=len(ranks))], minlength=num_values)
-
-    draws = torch.tensor([_auroc(resampled(inside), resampled(outside)) for _ in range(num_draws)], dtype=torch.float64)
-    value, found = auroc(scores_in, scores_out), percentile_range(draws, level)
+    random, draws = np.random.default_rng((seed, n, m)), []
+    at_once = max(1, _ENTRIES_AT_ONCE // (n + m))
+    for start in range(0, num_draws, at_once):
+        rows = min(at_once, num_draws - start)
+        counts = [_resampled(ranks, num_values, rows, random) for ranks in (inside, outside)]
+        draws.append(torch.from_numpy(_auroc(*counts)))
+    value, found = auroc(scores_in, scores_out), percentile_range(torch.cat(draws), level)
     if found is None:
         return constant_interval([value], [min(n, m)], bounds=UNIT, level=level)
     return within(value, *found, UNIT)
@@ -234,10 +234,18 @@ def _ranked(scores_in: Tensor, scores_out: Tensor) -> tuple[np.ndarray, np.ndarr
     return ranks[: len(scores_in)], ranks[len(scores_in) :], len(values)
 
 
-def _auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+def _resampled(
+    ranks: Int[np.ndarray, " n"], num_values: int, rows: int, random: np.random.Generator
+) -> Int[np.ndarray, "b u"]:
+    """How often each rank is drawn, in each of `rows` resamples."""
+    drawn = ranks[random.integers(len(ranks), size=(rows, len(ranks)))] + num_values * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * num_values).reshape(rows, num_values)
+
+
+def _auroc(inside: Int[np.ndarray, "b u"], outside: Int[np.ndarray, "b u"]) -> Float[np.ndarray, " b"]:
     """From how many images of either side have each rank."""
-    below = np.cumsum(outside) - outside / 2
-    return float(inside @ below / (inside.sum() * outside.sum()))
+    below = np.cumsum(outside, axis=1) - outside / 2
+    return (inside * below).sum(axis=1) / (inside.sum(axis=1) * outside.sum(axis=1))
 
 
 def false_positive_rate(

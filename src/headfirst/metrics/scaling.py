@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import brentq, minimize
+from scipy.optimize import minimize, root_scalar
 from torch import Tensor
 
 from headfirst.errors import InputError
@@ -21,13 +21,15 @@ from headfirst.metrics.checks import as_float64, check_logits, check_scores
 RIDGE = 1e-6
 """Pull of vector scaling towards temperature scaling: without it, classes that are separable have no optimum."""
 
+MAX_STEPS = 15_000
+"""Of L-BFGS; a hundred are usual."""
+
 
 def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
     """The T > 0 that minimises the mean log-loss of `logits / T`, to float64 rounding.
 
     The loss is convex in β = 1/T: its slope f'(β) = mean(Σ_k softmax(β z)_k z_k - z_label) rises, and its root is
-    bracketed and bisected. Dividing by T never changes a prediction, and
-    T(k · logits) = k · T(logits).
+    bracketed and bisected. Dividing by T never changes a prediction, and T(k · logits) = k · T(logits).
 
     There is no root where every label's logit is its row's largest (T falls to 0), or where the labels' logits are
     on average no larger than the others' (T rises to infinity). Then T is the one whose mean confidence lies a
@@ -87,7 +89,10 @@ def _root(rising: Callable[[float], float], start: float) -> float:
     if low == high:
         return low
     # Brent's method: bisection, hastened by interpolation, to four units in the last place.
-    return brentq(rising, low, high, xtol=sys.float_info.min, rtol=4 * sys.float_info.epsilon)
+    found = root_scalar(
+        rising, bracket=(low, high), method="brentq", xtol=sys.float_info.min, rtol=4 * sys.float_info.epsilon
+    )
+    return found.root
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +147,12 @@ def fit_vector_scaling(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) 
 
     start = np.concatenate([np.ones(k), np.zeros(k)])
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 0, "maxiter": 20_000, "maxcor": 50}
+        loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 0, "maxiter": MAX_STEPS, "maxcor": 50}
     )
+    if not (gradient := np.abs(found.jac).max()) <= 1e-7:
+        raise InputError(
+            f"vector scaling did not settle in {found.nit} steps (gradient {gradient:.2g}, not 1e-07); "
+            "look for logits of very different sizes"
+        )
     s, b = torch.from_numpy(found.x).reshape(2, k)
     return VectorScaling(scale=s / temperature, bias=b)

@@ -33,7 +33,7 @@ class RiskCoverage:
     risk: Float[Tensor, " n"]
 
 
-def risk_coverage(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"] | Float[Tensor, " n"]) -> RiskCoverage:
+def risk_coverage(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " m"] | Float[Tensor, " m"]) -> RiskCoverage:
     """The risk-coverage curve; images of equal confidence share their errors, so their order never matters.
 
     Args:
@@ -55,7 +55,7 @@ def risk_coverage(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"] |
 
 
 def area_under_risk_coverage(
-    confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"] | Float[Tensor, " n"]
+    confidence: Float[Tensor, " n"], correct: Bool[Tensor, " m"] | Float[Tensor, " m"]
 ) -> float:
     """Mean of the risk over the N coverages, in [0, 1]; the error rate itself where confidence tells nothing.
 
@@ -71,21 +71,21 @@ def area_under_risk_coverage(
 
 def abstention_threshold(
     confidence: Float[Tensor, " n"],
-    correct: Bool[Tensor, " n"] | Float[Tensor, " n"],
+    correct: Bool[Tensor, " m"] | Float[Tensor, " m"],
     max_error: float,
     level: float = 0.95,
 ) -> float:
     """The least confidence to answer at, so that the error among new answers is at most `max_error`.
 
-    The j surest images pass if the Clopper-Pearson upper bound of their error, at one of M parts of 1 - level, is at
-    most `max_error`. Starting from M numbers of images, each twice the one before, that do not depend on the
-    data, images are added one at a time until the test fails; the most that ever passed are answered. M is the
-    most starts at which an error-free sample could pass. With probability `level`, the error among all
-    images as sure as the threshold is then at most `max_error`: each run stops at the first threshold beyond which
-    it is not, save with probability (1 - level)/M (fixed-sequence testing within a run, a union over runs).
+    The j surest images pass if the exact (Clopper-Pearson) upper bound of their error, at confidence
+    1 - (1 - level)/M, is at most `max_error`. M runs begin at j = a, 2a, 4a, …, where a is the fewest images that
+    can pass and M the most runs that fit into N; each adds one image at a time until the test fails. The most
+    images that passed in any run are answered. A run goes past the first threshold whose true error is too large
+    with probability (1 - level)/M at most (fixed-sequence testing), so any does with 1 - level (a union over runs).
 
-    This holds for images drawn like these, of a model and a confidence that did not see them, where the error
-    among the answers does not fall as the threshold is lowered.
+    That is the promise: over draws of these images, the error of new ones as sure as the threshold exceeds
+    `max_error` in at most 1 - level of them. It holds where new images are drawn like these, none of them fitted or
+    chose the model, and the error among the answers does not fall as the threshold is lowered.
 
     Args:
         confidence: (N,) higher where surer.
@@ -112,21 +112,20 @@ def abstention_threshold(
     descending, wrong = (x.numpy() for x in _descending(confidence, correct))
     n, tail = len(wrong), 1 - level
 
-    def first(parts: int) -> int:  # the fewest images that can pass
+    def fewest(parts: int) -> int:  # that can pass, none of them wrong
         return math.ceil(math.log(tail / parts) / math.log(1 - max_error))
 
-    if first(1) > n:
+    if fewest(1) > n:
         return math.inf
     parts = 1
-    while first(parts + 1) * 2**parts <= n:
+    while fewest(parts + 1) * 2**parts <= n:
         parts += 1
-    # The j surest: those above the (j + 1)-th confidence, fewer where that one is tied.
-    answered = np.searchsorted(-descending, -np.append(descending[1:], -np.inf))
-    errors = np.append(0, wrong.cumsum())[answered]
-    # P(at most as many errors at a rate of max_error) ≤ 1 - level says that the Clopper-Pearson bound is ≤ max_error.
-    passes = (answered > 0) & (bdtr(errors, np.maximum(answered, 1), max_error) <= tail / parts)
+    answered = np.searchsorted(-descending, -descending, side="right")  # images as sure as the j-th, ties and all
+    errors = wrong.cumsum()[answered - 1]
+    # The Clopper-Pearson bound is ≤ max_error where so few errors would be rare at a rate of max_error.
+    passes = bdtr(errors, answered, max_error) <= tail / parts
     most = 0
-    for start in (first(parts) * 2**m for m in range(parts)):
+    for start in (fewest(parts) * 2**m for m in range(parts)):
         run = passes[start - 1 :]
         length = len(run) if run.all() else int(run.argmin())
         if length:

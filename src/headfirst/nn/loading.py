@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from headfirst.errors import BackboneError, did_you_mean
+from headfirst.nn.allocator import keep_freed_memory
 from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.families import FAMILIES, Family
 from headfirst.nn.preprocessing import parse_processor, read_processor
@@ -19,6 +20,9 @@ from headfirst.nn.sources import locate
 
 def load_backbone(id_or_dir: str | Path, *, revision: str | None = None) -> PretrainedBackbone:
     """A pretrained backbone, float32, on the CPU, in eval mode.
+
+    Also tells glibc's malloc, for the whole process, to keep freed memory (`headfirst.nn.allocator`): forward passes on
+    a CPU are then up to 1.7 times faster.
 
     Args:
         id_or_dir: a hub id ("facebook/dinov2-small"), a local directory, or "builtin/glyph".
@@ -31,6 +35,7 @@ def load_backbone(id_or_dir: str | Path, *, revision: str | None = None) -> Pret
         BackboneError: it cannot be found, reached, or read; its family or its image processor is not
             supported; or weights that the features depend on are missing (none is ever drawn at random).
     """
+    keep_freed_memory()
     name = str(id_or_dir)
     source = locate(id_or_dir, revision)
     model_type = _model_type(source.directory, name)

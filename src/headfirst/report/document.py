@@ -89,7 +89,7 @@ def _decode(value: Any, expected: Any, place: str) -> Any:
             return math.nan
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    elif expected in (str, int) and isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
+    elif expected in (str, bool, int) and type(value) is expected:  # True is an int, but not here
         return value
     name = getattr(expected, "__name__", str(expected)) if origin is None else str(expected)
     raise DataError(f"{place} should be {name}, got {value!r:.80}")

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from headfirst.errors import InputError
 from headfirst.report import numbers, tables
+from headfirst.report.evidence import evidence
 from headfirst.report.scatter import scatter
 from headfirst.report.text import printable
 from headfirst.types import Report
@@ -44,6 +45,7 @@ def page(report: Report) -> str:
         report=report,
         accuracy=accuracy,
         recommended=recommended,
+        **evidence(report, recommended or ""),
         # Made by matplotlib from escaped text; everything else on the page is escaped by the template.
         figure=Markup(figure) if figure else None,
         style=Markup(_beside("page.css")),
@@ -68,16 +70,17 @@ def _by_split(report: Report) -> dict[str, list]:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
+        loader=FunctionLoader(_beside),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_presentable,
     )
-    return environment.from_string(_beside("page.html"))
+    return environment.get_template("page.html")
 
 
 def _beside(name: str) -> str:

@@ -20,8 +20,16 @@ _TITLES = {
     "brier_score": "Brier score (0 to 2)",
     "expected_calibration_error": "Calibration error, bins of equal mass (%)",
     "expected_calibration_error_width": "Calibration error, bins of equal width (%)",
+    "log_loss_calibrated": "Log-loss, calibrated (nats)",
+    "brier_score_calibrated": "Brier score, calibrated (0 to 2)",
+    "expected_calibration_error_calibrated": "Calibration error, calibrated (%)",
+    "coverage_least_ambiguous": "Coverage of least ambiguous sets (%; meant: 90)",
+    "set_size_least_ambiguous": "Classes in a least ambiguous set",
+    "coverage_adaptive": "Coverage of adaptive sets (%; meant: 90)",
+    "set_size_adaptive": "Classes in an adaptive set",
+    "area_under_risk_coverage": "Area under the risk-coverage curve",
 }
-_SHARES = ("accuracy", "balanced_accuracy", "expected_calibration_error")
+_SHARES = ("accuracy", "balanced_accuracy", "expected_calibration_error", "coverage_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        return _TITLES.get(self.metric, self.metric.replace("_", " "))
+        return title(self.metric)
 
 
 def table(rows: Iterable[Row], metric: str) -> Table:
@@ -58,6 +66,11 @@ def table(rows: Iterable[Row], metric: str) -> Table:
         splits=(*first, *(name for name in splits if name not in first)),
         rows={(row.method, row.split): row for row in chosen},
     )
+
+
+def title(metric: str) -> str:
+    """A metric's name for reading, with its unit."""
+    return _TITLES.get(metric, metric.replace("_", " "))
 
 
 def difference_tables(rows: Iterable[Row]) -> tuple[tuple[str, Table], ...]:

@@ -1,19 +1,21 @@
 """Which method to ship: decided on held-out images that are never reported, checked on the ones that are.
 
-The score of a method is the mean of its accuracy at home (the validation split) and away (corrupted validation images
-and `val-<name>` folders, averaged). The method with the best lower bound wins, unless it is worse than the probe at
-home beyond the interval of the paired difference.
+The utility of a method is its accuracy at home (the validation split) times `home_weight`, plus its accuracy away
+(corrupted validation images and `val-<name>` folders, averaged) times the rest. The method of the highest expected
+utility wins, unless it is worse than the probe or zero-shot at home beyond the interval of the paired difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from headfirst.errors import InputError
 from headfirst.evaluation import by_method_and_split, correct
 from headfirst.metrics import Interval, bootstrap_interval, mean_over_splits, paired_difference
+from headfirst.metrics.resampling import NUM_DRAWS, mean_draws
 from headfirst.types import Predictions, Recommendation, Row
 
 HOME = "val"
@@ -25,7 +27,8 @@ def choose(
     selection: Sequence[Predictions],
     reported: Sequence[Predictions],
     *,
-    baseline: str = "probe",
+    home_weight: float = 0.5,
+    baselines: Sequence[str] = ("probe", "zero-shot"),
     seed: int = 0,
 ) -> Recommendation:
     """The recommendation.
@@ -34,39 +37,45 @@ def choose(
         selection: predictions on `val`, `val-corrupted` and `val-<name>`, cross-fitted: no image is scored by a
             model whose learning rate it chose.
         reported: predictions on `test` and the shifts; read only for the verdict.
-        baseline: what a method must not lose to at home; without it, nothing is ruled out.
+        home_weight: share of the utility that home has, in [0, 1].
+        baselines: what a method must not lose to at home; those that were not run rule nothing out.
         seed: of the bootstrap.
     """
+    if not 0 <= home_weight <= 1:
+        raise InputError(f"home_weight is a share in [0, 1], got {home_weight}; 0.5 weighs home and away alike")
     groups = by_method_and_split(selection)
     methods = list(dict.fromkeys(method for method, _ in groups))
     splits = list(dict.fromkeys(split for _, split in groups))
     if HOME not in splits:
         raise InputError(f"a choice needs the split {HOME!r}, got {', '.join(splits) or 'none'}")
-    scores: dict[str, Interval] = {}
-    ruled_out: dict[str, Interval] = {}
+    utilities: dict[str, Interval] = {}
+    blocks: dict[str, list[Tensor]] = {}
+    ruled_out: dict[str, tuple[str, Interval]] = {}
     rows: list[Row] = []
     for method in methods:
         scored = {split: correct(groups[method, split]).double() for split in splits}
-        scores[method] = mean_over_splits(_home_and_away(scored), seed=seed, bounds=(0.0, 1.0))
+        blocks[method] = _home_and_away(scored, home_weight)
+        utilities[method] = mean_over_splits(blocks[method], seed=seed, bounds=(0.0, 1.0))
         first = groups[method, HOME][0]
         for split, interval in [
             *((split, bootstrap_interval(block, bounds=(0.0, 1.0), seed=seed)) for split, block in scored.items()),
-            ("home and away", scores[method]),
+            ("home and away", utilities[method]),
         ]:
             n = scored[split].shape[1] if split in scored else sum(b.shape[1] for b in scored.values())
             rows.append(
                 Row(method=method, split=split, metric="accuracy", value=interval.value, low=interval.low,
                     high=interval.high, n=n, seed_count=len(scored[HOME]), chosen_on=first.chosen_on)
             )  # fmt: skip
-        if method != baseline and (baseline, HOME) in groups:
-            against = paired_difference(scored[HOME], correct(groups[baseline, HOME]).double(), seed=seed)
-            if against.high < 0:
-                ruled_out[method] = against
-    best = max((m for m in methods if m not in ruled_out), key=lambda method: scores[method].low)
+        for baseline in baselines:
+            if method != baseline and (baseline, HOME) in groups:
+                against = paired_difference(scored[HOME], correct(groups[baseline, HOME]).double(), seed=seed)
+                if against.high < 0:
+                    ruled_out[method] = (baseline, against)
+    best = max((m for m in methods if m not in ruled_out), key=lambda method: utilities[method].value)
     return Recommendation(
         method=best,
         sentence=_sentence(best, methods),
-        reason=_reason(best, scores, ruled_out, splits, baseline),
+        reason=_reason(best, utilities, _wins(blocks, seed), ruled_out, splits, home_weight),
         verdict=verdict(best, reported, seed=seed),
         scores=tuple(rows),
     )
@@ -105,17 +114,29 @@ def points(gap: Interval) -> str:
     return f"{100 * gap.value:.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
 
 
-def _home_and_away(scored: dict[str, Tensor]) -> list[Tensor]:
-    """Blocks whose unweighted mean is ½ home + ½ mean of the away splits.
+def _home_and_away(scored: Mapping[str, Tensor], home_weight: float) -> list[Tensor]:
+    """Blocks whose unweighted mean is w · home + (1 - w) · mean of the away splits.
 
     A validation image and its corrupted copy are one image, so they make one block; other folders stand alone.
     """
     away = [split for split in scored if split != HOME]
-    blocks = {split: (0.5 / len(away)) * scored[split] for split in away}
-    home = (0.5 if away else 1.0) * scored[HOME]
+    blocks = {split: ((1 - home_weight) / len(away)) * scored[split] for split in away}
+    home = (home_weight if away else 1.0) * scored[HOME]
     first = home + blocks.pop(CORRUPTED) if CORRUPTED in blocks else home
     all_blocks = [first, *blocks.values()]
     return [len(all_blocks) * block for block in all_blocks]
+
+
+def _wins(blocks: Mapping[str, Sequence[Tensor]], seed: int) -> dict[str, float]:
+    """Share of paired resamples of the images in which each method has the highest utility; ties go to the first."""
+    draws = torch.stack(
+        [
+            torch.stack([mean_draws(b, seed=seed + i, num_draws=NUM_DRAWS) for i, b in enumerate(group)]).mean(dim=0)
+            for group in blocks.values()
+        ]
+    )
+    counts = torch.bincount(draws.argmax(dim=0), minlength=len(blocks)).double() / NUM_DRAWS
+    return dict(zip(blocks, counts.tolist(), strict=True))
 
 
 def _sentence(best: str, methods: Sequence[str]) -> str:
@@ -134,18 +155,21 @@ def _sentence(best: str, methods: Sequence[str]) -> str:
 
 def _reason(
     best: str,
-    scores: dict[str, Interval],
-    ruled_out: dict[str, Interval],
+    utilities: Mapping[str, Interval],
+    wins: Mapping[str, float],
+    ruled_out: Mapping[str, tuple[str, Interval]],
     splits: Sequence[str],
-    baseline: str,
+    home_weight: float,
 ) -> str:
-    runners = [m for m in sorted(scores, key=lambda m: -scores[m].low) if m != best and m not in ruled_out]
+    runners = [m for m in sorted(utilities, key=lambda m: -utilities[m].value) if m != best and m not in ruled_out]
+    weights = f"{100 * home_weight:.0f} % of the utility is home and {100 - 100 * home_weight:.0f} % away"
     reason = (
-        f"Chosen on {', '.join(splits)}, none of which is reported: half of the score is home, half away, and {best} "
-        f"has the best lower bound, {_percent(scores[best])}"
+        f"Chosen on {', '.join(splits)}, none of which is reported: {weights}, and {best} has the highest, "
+        f"{_percent(utilities[best])}"
     )
-    reason += f", before {runners[0]} with {_percent(scores[runners[0]])}." if runners else "."
-    for method, gap in ruled_out.items():
+    reason += f", before {runners[0]} with {_percent(utilities[runners[0]])}" if runners else ""
+    reason += f"; it leads in {100 * wins[best]:.0f} % of paired resamples of the images." if runners else "."
+    for method, (baseline, gap) in ruled_out.items():
         reason += f" {method} was ruled out: at home it is {points(gap)} against the {baseline}."
     return reason
 

@@ -35,7 +35,8 @@ from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.choose import CORRUPTED, HOME
 from headfirst.study.cost import Measured, measured
-from headfirst.types import Features, Predictions, Progress
+from headfirst.study.wise_path import best_alpha, frontier
+from headfirst.types import Features, FrontierPoint, Predictions, Progress
 
 if TYPE_CHECKING:
     from headfirst.study.main_job import Run
@@ -159,9 +160,52 @@ class Fits:
         result = {method: self._result(models, rates, cost, search_seconds)}
         if probe is not None and "wise-ft" in self.recipe.all_methods:
             begin = on_backbone(self.backbone, probe, seed=seed)
-            mixed = {lr: WiSE(alpha=self.recipe.alpha).fit(begin, model) for lr, model in models.items()}
-            result["wise-ft"] = self._result(mixed, rates, cost, search_seconds)
+            result["wise-ft"] = self._wise(begin, models, rates, seed, found, cost, search_seconds)
         return result
+
+    def _wise(
+        self,
+        begin: TunedModel,
+        models: Mapping[float, TunedModel],
+        rates: tuple[float, ...],
+        seed: int,
+        found: Mapping[tuple[str, int], Result],
+        cost: Measured,
+        search_seconds: float,
+    ) -> Result:
+        """WiSE-FT at the α that the first seed chose, cross-fitted as the learning rates are."""
+        alphas: tuple[float, ...] = self.recipe.alphas[:1] * 3
+        path: tuple[FrontierPoint, ...] = ()
+
+        def mix(lr: float, alpha: float) -> TunedModel:
+            return WiSE(alpha=alpha).fit(begin, models[lr])
+
+        if len(self.recipe.alphas) > 1 and seed != self.recipe.seed:
+            alphas = tuple(found["wise-ft", self.recipe.seed].record["alphas"])
+        elif len(self.recipe.alphas) > 1:
+            val = self.images["val"]
+            asked = {
+                lr: {
+                    alpha: [self._ask(mix(lr, alpha), split) for split in self.selection]
+                    for alpha in self.recipe.alphas
+                }
+                for lr in dict.fromkeys(rates)
+            }
+            alphas = tuple(best_alpha(asked[lr], rows) for lr, rows in zip(rates, (None, *halves(val)), strict=True))
+            told = {alpha: [self._ask(mix(rates[0], alpha), s) for s in self.reported] for alpha in self.recipe.alphas}
+            path = frontier(asked[rates[0]], told, alphas[0])
+        keys = tuple(zip(rates, alphas, strict=True))
+        mixed = {key: mix(*key) for key in dict.fromkeys(keys) if key[0] in models}
+        if len(self.recipe.alphas) > 1:
+            mixed = {key: replace(model, chosen_on=f"{HOME}, {CORRUPTED}") for key, model in mixed.items()}
+        result = self._result(mixed, keys, cost, search_seconds)
+        record = {
+            **result.record,
+            "rates": list(rates),
+            "alphas": list(alphas),
+            "frontier": [asdict(point) for point in path],
+        }
+        return replace(result, record=record)
 
     def _learning_rates(
         self, method: str, seed: int, found: Mapping[tuple[str, int], Result]
@@ -179,35 +223,39 @@ class Fits:
 
     def _result(
         self,
-        models: Mapping[float, TunedModel],
-        rates: Sequence[float],
+        models: Mapping[Any, TunedModel],
+        keys: Sequence[Any],
         cost: Measured,
         search_seconds: float,
     ) -> Result:
-        """Predictions of the chosen rate's model; on the selection splits, cross-fitted over the halves of val."""
-        chosen = models[rates[0]]
+        """Predictions of the chosen model; on the selection splits, cross-fitted over the halves of val.
+
+        Args:
+            models: by what was chosen, a learning rate or (learning rate, alpha).
+            keys: chosen on all of val, on its first half, on its second half.
+        """
+        chosen = models[keys[0]]
         if chosen.seed == self.recipe.seed:
             self._keep(chosen)
-
-        def ask(model: TunedModel, split: ImageSplit) -> Predictions:
-            return model.predictions(split, device=self.device, progress=self.progress)
-
         selection = []
         for split in self.selection:
-            by_rate = {lr: ask(models[lr], split) for lr in dict.fromkeys(rates) if lr in models}
-            values = by_rate[rates[0]].values.clone()
+            asked = {key: self._ask(models[key], split) for key in dict.fromkeys(keys) if key in models}
+            values = asked[keys[0]].values.clone()
             if split.name in (HOME, CORRUPTED):
                 first, second = halves(self.images["val"])
-                # Each half is scored by the other's choice. Later seeds have one rate; see `_selection` in main_job.py.
-                for rows, lr in ((torch.from_numpy(first), rates[2]), (torch.from_numpy(second), rates[1])):
-                    if lr in by_rate:
-                        values[rows] = by_rate[lr].values[rows]
-            selection.append(replace(by_rate[rates[0]], values=values))
+                # Each half is scored by the other's choice. Later seeds have one model: see `_selection` in the job.
+                for rows, key in ((torch.from_numpy(first), keys[2]), (torch.from_numpy(second), keys[1])):
+                    if key in asked:
+                        values[rows] = asked[key].values[rows]
+            selection.append(replace(asked[keys[0]], values=values))
         record = {
             **_record(cost, search_seconds, int(chosen.record["trained_parameters"]), chosen.record),
-            "rates": list(rates),
+            "rates": list(keys),
         }
-        return Result([ask(chosen, split) for split in self.reported], selection, record)
+        return Result([self._ask(chosen, split) for split in self.reported], selection, record)
+
+    def _ask(self, model: TunedModel, split: ImageSplit) -> Predictions:
+        return model.predictions(split, device=self.device, progress=self.progress)
 
 
 def _chosen_rates(trials: Sequence[Trial], val: ImageSplit) -> tuple[float, float, float]:

@@ -28,18 +28,22 @@ from headfirst.errors import FingerprintError, InputError, did_you_mean
 from headfirst.evaluation import (
     by_method_and_split,
     confusion,
+    reliability,
     report_rows,
+    risk_coverages,
+    trust_rows,
     versions,
 )
 from headfirst.metrics import WORST_SHIFT
 from headfirst.nn import PretrainedBackbone
-from headfirst.study.choose import CORRUPTED, choose
+from headfirst.study.choose import CORRUPTED, HOME, choose
+from headfirst.study.evidence import Evidence, gather, load_evidence, save_evidence
 from headfirst.study.fits import Fits, Result
 from headfirst.study.mistakes import mistakes
-from headfirst.types import Cost, Predictions, Progress, Report, silent
+from headfirst.types import Cost, FrontierPoint, Predictions, Progress, Report, Row, silent
 
 METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,8 @@ class Run:
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).
         tuning: the recipe shared by `finetune` and `lp-ft`; its `mirror` is taken from the images.
-        alpha: of WiSE-FT.
+        alphas: of WiSE-FT; of several, the first seed chooses one by log-loss on `val` and `val-corrupted`.
+        home_weight: share of home in the utility that the recommendation maximises; the rest is away.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -61,7 +66,8 @@ class Run:
     seed: int = 0
     severity: int = 3
     tuning: FineTune = field(default_factory=FineTune)
-    alpha: float = 0.5
+    alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    home_weight: float = 0.5
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -73,6 +79,10 @@ class Run:
             raise InputError(f"no method given; methods are {', '.join(METHODS)}")
         if self.seeds < 1 or self.seed < 0:
             raise InputError(f"seeds must be at least 1 and seed at least 0, got {self.seeds} and {self.seed}")
+        if not self.alphas or not all(0 <= alpha <= 1 for alpha in self.alphas):
+            raise InputError(f"alphas are shares of the way in [0, 1], at least one, got {self.alphas}")
+        if not 0 <= self.home_weight <= 1:
+            raise InputError(f"home_weight is a share in [0, 1], got {self.home_weight}")
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots must be at least 1, got {self.shots}")
 
@@ -144,53 +154,74 @@ def run_fingerprint(images: ImageSet, backbone: PretrainedBackbone, recipe: Run)
 def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) -> Report:
     recipe, images = fits.recipe, fits.images
     reported = [p for result in results.values() for p in result.reported]
-    recommendation = choose(_selection(fits, results), reported, seed=recipe.seed)
-    rows = report_rows(reported, seed=recipe.seed)
-    shifts = {row.split: row.value for row in rows if row.method == recommendation.method and row.metric == "accuracy"}
+    selection = _selection(fits, results)
+    validation = [p for result in results.values() for p in result.selection if p.split == HOME]
+    recommendation = choose(selection, reported, home_weight=recipe.home_weight, seed=recipe.seed)
+    method = recommendation.method
+    rows = (
+        *report_rows(reported, seed=recipe.seed),
+        *trust_rows(reported, validation, seed=recipe.seed),
+    )
+    shifts = {row.split: row.value for row in rows if row.method == method and row.metric == "accuracy"}
     worst = min((name for name in images.shifts()), key=lambda name: shifts[name])
-    mine = {p.split: p for p in results[recommendation.method, recipe.seed].reported}
+    mine = {p.split: p for p in results[method, recipe.seed].reported}
     groups = by_method_and_split(reported)
-    saved = fits.work / "model-saved"  # from here on the kept models are not needed, and may be half gone
-    if not saved.is_file():
-        save_model(
-            load_model(fits.work / "models" / recommendation.method),
-            out / "model",
-            data={"name": images.name, "sha256": {name: images[name].fingerprint for name in ("train", "val")}},
-            metrics=[row for row in rows if row.method == recommendation.method and row.split != WORST_SHIFT],
-            versions=versions(),
-        )
-        saved.touch()
-    for log in (fits.work / "training").rglob("log.jsonl"):  # the one thing of the trainings that is worth keeping
-        kept = fits.work / "logs" / ("-".join(log.parent.relative_to(fits.work / "training").parts) + ".jsonl")
-        kept.parent.mkdir(exist_ok=True)
-        shutil.copyfile(log, kept)
-    for leftover in ("training", "models"):
-        shutil.rmtree(fits.work / leftover, ignore_errors=True)
+    evidence = _keep(fits, results, method, rows, out)
+    path = results["wise-ft", recipe.seed].record["frontier"] if "wise-ft" in recipe.all_methods else ()
     return Report(
         rows=rows,
         recommendation=recommendation,
-        costs=tuple(
-            _cost(method, [results[method, seed].record for seed in fits.seeds]) for method in recipe.all_methods
-        ),
-        confusions=tuple(
-            confusion(groups[method, split]) for method in recipe.all_methods for split in ("test", worst)
-        ),
+        costs=tuple(_cost(name, [results[name, seed].record for seed in fits.seeds]) for name in recipe.all_methods),
+        confusions=tuple(confusion(groups[name, split]) for name in recipe.all_methods for split in ("test", worst)),
         mistakes=tuple(m for name in ("test", worst) for m in mistakes(mine[name], images[name])),
         data=images.summary(),
+        reliability=reliability(reported, validation),
+        risk_coverages=risk_coverages(reported, validation),
+        forecasts=evidence.forecasts,
+        detections=evidence.detections,
+        frontier=tuple(FrontierPoint(**point) for point in path),
+        geometry=evidence.geometry,
         recipe={
             "backbone": fits.backbone.name,
             "backbone_sha256": fits.backbone.fingerprint,
             **asdict(recipe),
-            "models": {method: results[method, recipe.seed].record["model"] for method in recipe.all_methods},
+            "models": {name: results[name, recipe.seed].record["model"] for name in recipe.all_methods},
         },
         versions=versions(),
     )
 
 
+def _keep(
+    fits: Fits, results: Mapping[tuple[str, int], Result], method: str, rows: Sequence[Row], out: Path
+) -> Evidence:
+    """Save the recommended model, calibrated, and the evidence; then what only they needed goes."""
+    images = fits.images
+    kept, saved = fits.work / "evidence.json", fits.work / "model-saved"
+    if not saved.is_file():
+        evidence, calibration = gather(fits, results, method)
+        save_evidence(evidence, kept)
+        save_model(
+            replace(load_model(fits.work / "models" / method), calibration=calibration),
+            out / "model",
+            data={"name": images.name, "sha256": {name: images[name].fingerprint for name in ("train", "val")}},
+            metrics=[row for row in rows if row.method == method and row.split != WORST_SHIFT],
+            versions=versions(),
+        )
+        saved.touch()  # from here on the kept models are not needed, and may be half gone
+    for log in (fits.work / "training").rglob("log.jsonl"):  # the one thing of the trainings that is worth keeping
+        copy = fits.work / "logs" / ("-".join(log.parent.relative_to(fits.work / "training").parts) + ".jsonl")
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(log, copy)
+    for leftover in ("training", "models"):
+        shutil.rmtree(fits.work / leftover, ignore_errors=True)
+    return load_evidence(kept)
+
+
 def _selection(fits: Fits, results: Mapping[tuple[str, int], Result]) -> list[Predictions]:
-    """Predictions that may rank the methods: all seeds where the halves of val agree on every learning rate, else
-    the first seed's, which were cross-fitted."""
-    agree = all(len(set(result.record.get("rates", ()))) <= 1 for result in results.values())
+    """Predictions that may rank the methods: all seeds where the halves of val agree on every learning rate and α,
+    else the first seed's, which were cross-fitted."""
+    choices = [result.record.get(name, ()) for result in results.values() for name in ("rates", "alphas")]
+    agree = all(len(set(choice)) <= 1 for choice in choices)
     seeds = fits.seeds if agree else fits.seeds[:1]
     return [p for (_, seed), result in results.items() if seed in seeds for p in result.selection]
 
