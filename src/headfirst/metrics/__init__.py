@@ -1,6 +1,13 @@
 """Tensors in, numbers and intervals out; no metric sees an image."""
 
-from headfirst.metrics.calibration import expected_calibration_error
+from headfirst.metrics.calibration import (
+    BrierParts,
+    ReliabilityBins,
+    brier_decomposition,
+    classwise_calibration_error,
+    expected_calibration_error,
+    reliability_bins,
+)
 from headfirst.metrics.classification import (
     accuracy,
     balanced_accuracy,
@@ -10,12 +17,42 @@ from headfirst.metrics.classification import (
     negative_log_likelihood,
     per_class_accuracy,
 )
+from headfirst.metrics.conformal import (
+    adaptive_scores,
+    conformal_threshold,
+    least_ambiguous_scores,
+    prediction_sets,
+)
+from headfirst.metrics.detection import (
+    Mahalanobis,
+    auroc,
+    auroc_interval,
+    energy,
+    false_positive_rate,
+    max_softmax,
+    neighbour_distance,
+)
+from headfirst.metrics.geometry import (
+    Moved,
+    effective_rank,
+    energy_inside,
+    linear_cka,
+    movement,
+    principal_angles,
+    span,
+)
 from headfirst.metrics.intervals import (
     Interval,
     binomial_interval,
     bootstrap_interval,
     mean_over_splits,
     paired_difference,
+)
+from headfirst.metrics.label_free import (
+    agreement,
+    average_confidence,
+    average_thresholded_confidence,
+    fit_confidence_threshold,
 )
 from headfirst.metrics.other_intervals import (
     balanced_accuracy_interval,
@@ -32,30 +69,75 @@ from headfirst.metrics.rows import (
     metric_rows,
     worst_shift_row,
 )
+from headfirst.metrics.scaling import (
+    VectorScaling,
+    fit_temperature,
+    fit_vector_scaling,
+)
+from headfirst.metrics.selective import (
+    RiskCoverage,
+    abstention_threshold,
+    area_under_risk_coverage,
+    risk_coverage,
+)
 
 __all__ = [
     "MEAN_OVER_SHIFTS",
     "WORST_SHIFT",
+    "BrierParts",
     "Interval",
+    "Mahalanobis",
+    "Moved",
+    "ReliabilityBins",
+    "RiskCoverage",
+    "VectorScaling",
+    "abstention_threshold",
     "accuracy",
+    "adaptive_scores",
+    "agreement",
+    "area_under_risk_coverage",
+    "auroc",
+    "auroc_interval",
+    "average_confidence",
+    "average_thresholded_confidence",
     "balanced_accuracy",
     "balanced_accuracy_interval",
     "binomial_interval",
     "bootstrap_interval",
     "bootstrap_statistic",
+    "brier_decomposition",
     "brier_score",
     "calibration_error_interval",
+    "classwise_calibration_error",
+    "conformal_threshold",
     "confusion_matrix",
     "difference_row",
+    "effective_rank",
+    "energy",
+    "energy_inside",
     "expected_calibration_error",
+    "false_positive_rate",
+    "fit_confidence_threshold",
+    "fit_temperature",
+    "fit_vector_scaling",
     "is_correct",
+    "least_ambiguous_scores",
+    "linear_cka",
     "log_loss",
+    "max_softmax",
     "mean_difference_over_shifts_row",
     "mean_over_shifts_row",
     "mean_over_splits",
     "metric_rows",
+    "movement",
     "negative_log_likelihood",
+    "neighbour_distance",
     "paired_difference",
     "per_class_accuracy",
+    "prediction_sets",
+    "principal_angles",
+    "reliability_bins",
+    "risk_coverage",
+    "span",
     "worst_shift_row",
 ]
