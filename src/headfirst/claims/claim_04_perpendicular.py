@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds
 from headfirst.claims.experiment import SHOTS, groups_of_shifts, ready, some_of_each
@@ -43,15 +44,15 @@ class Seen:
     Attributes:
         outside: split → for each seed (N,) shares of the squared norm outside the home span, in [0, 1].
         angles: split → for each seed the principal angles between the home span and the split's, degrees, ascending.
+        common: split → for each seed the mean share of the squared norm along the mean direction of the home features.
         ranks: r of each seed.
-        common: for each seed the share of the home features' squared norm that lies along their mean.
         complement: largest departure from 90 degrees of a span's angles to its own complement.
     """
 
     outside: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     angles: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    common: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     ranks: list[int] = field(default_factory=list)
-    common: list[float] = field(default_factory=list)
     complement: list[float] = field(default_factory=list)
 
     def add(self, home: Tensor, asked: Mapping[str, Tensor], origin: Tensor) -> None:
@@ -59,12 +60,13 @@ class Seen:
         basis = span(home - origin, ENERGY)
         rank = basis.shape[1]
         self.ranks.append(rank)
-        self.common.append((len(home) * home.mean(dim=0).square().sum() / home.square().sum()).item())
+        mean_direction = F.normalize(home.mean(dim=0), dim=0)[:, None]
         if rank < home.shape[1]:
             complement = torch.linalg.qr(basis, mode="complete").Q[:, rank:]
             self.complement.append((90 - principal_angles(basis, complement).rad2deg()).abs().max().item())
         for name, values in asked.items():
             seen = values - origin
+            self.common[name].append(energy_inside(values, mean_direction).mean().item())
             self.outside[name].append(1 - energy_inside(seen, basis))
             self.angles[name].append(principal_angles(basis, span(seen[: len(home)], ENERGY)).rad2deg())
 
@@ -115,9 +117,9 @@ def run(
         number=4,
         title="In-domain and out-of-domain directions are (nearly) perpendicular",
         statement=f"Seen from the mean of the home features, with {ENERGY:.0%} of the squared norm of the training "
-        "features in their span: (1) of the squared norm of shifted features a larger share lies outside that span than "
-        "of held-out home features; (2) the principal angles between that span and the span of shifted features have a "
-        f"mean above {NEARLY:g} degrees.",
+        "features in their span: (1) of the squared norm of shifted features a larger share lies outside that span "
+        "than of held-out home features; (2) the principal angles between that span and the span of shifted features "
+        f"have a mean above {NEARLY:g} degrees.",
         rows=_rows(centred, uncentred, groups),
         figure=_figure(centred, uncentred, groups),
         fine_print=_fine_print(centred, uncentred, groups, backbone.feature_dim, seeds),
@@ -151,18 +153,27 @@ def _fine_print(
         f"{group} {centred.extremes(names)} ({uncentred.extremes(names)} not centred)"
         for group, names in everyone.items()
     )
+    widths = [len(angles) for members in groups.values() for name in members for angles in centred.angles[name]]
     complements = [*centred.complement, *uncentred.complement]
     exact = f" (here to {max(complements):.0e} degrees)" if complements else ""
     return (
         f"{SHOTS} training images a class, seeds {list(seeds)} (another draw each); {NUM_ASKED} images of each split. "
-        f"Of {dim} dimensions the home span takes {_spread(centred.ranks)} (not centred {_spread(uncentred.ranks)}).",
+        f"Of {dim} dimensions the home span takes {_spread(centred.ranks)} (not centred {_spread(uncentred.ranks)}), "
+        f"which gives {_spread(widths)} angles to a shift, as many as the smaller span has dimensions.",
         f"Least, mean and greatest principal angle: {measured}. Held-out home is the yardstick: what it reaches is "
         "the effect of few images, not of a shift.",
         "By construction only the orthogonal complement of the home span is perpendicular to it"
         f"{exact}; shifted features are not in that complement.",
-        f"Centring matters: the mean direction alone holds {np.mean(centred.common):.0%} of the home features' squared "
-        "norm and is shared by the shifted ones, so that without centring nearly everything lies inside the span.",
+        "Centring matters as far as features share a mean direction: along that of home lie "
+        + ", ".join(
+            f"{_mean(uncentred.common, names):.0%} of the squared norm of {group}" for group, names in everyone.items()
+        )
+        + ". Spans seen from zero share it; the verdict rests on the centred rows.",
     )
+
+
+def _mean(found: Mapping[str, Sequence[float]], names: Sequence[str]) -> float:
+    return float(np.mean([found[name] for name in names]))
 
 
 def _spread(counts: Sequence[int]) -> str:
@@ -170,28 +181,37 @@ def _spread(counts: Sequence[int]) -> str:
 
 
 def _figure(centred: Seen, uncentred: Seen, groups: Mapping[str, Sequence[str]]) -> str:
+    names = [HOME, *(name for members in groups.values() for name in members)]
     with drawing():
-        names = [HOME, *(name for members in groups.values() for name in members)]
-        figure, (shares, angles) = panels(2, width=9.5, height=0.24 * len(names) + 1.6)
-        for seen, how, filled, lift in ((centred, "centred", True, 0.14), (uncentred, "not centred", False, -0.14)):
-            for y, name in enumerate(names[::-1]):
+        figure, (shares, angles) = panels(2, width=9.5, height=0.24 * len(names) + 1.8)
+        for y, name in enumerate(names[::-1]):
+            colour = _colour(name)
+            for seen, face, lift in ((centred, colour, 0.14), (uncentred, "white", -0.14)):
                 found = bootstrap_interval(torch.stack(seen.outside[name]), seed=0, bounds=(0.0, 1.0))
-                colour = PROBE if name == HOME else FINETUNE
-                shares.plot([100 * found.low, 100 * found.high], [y + lift, y + lift], color=colour, linewidth=1.5)
-                shares.plot(100 * found.value, y + lift, "o", color=colour, markersize=5,
-                            markerfacecolor=colour if filled else "white", label=how if name == names[0] else None)  # fmt: skip
-            for group, members in {"held-out home": [HOME], **groups}.items():
-                colour = PROBE if group == "held-out home" else FINETUNE if members[0].startswith("shift-") else INK
-                shortest = min(len(found) for name in members for found in seen.angles[name])
-                curve = torch.stack([found[:shortest] for name in members for found in seen.angles[name]]).mean(dim=0)
-                angles.plot(range(1, shortest + 1), curve, color=colour, linestyle="-" if filled else ":",
-                            label=group if filled else None)  # fmt: skip
+                shares.plot([100 * found.low, 100 * found.high], [y + lift] * 2, color=colour, linewidth=1.5)
+                shares.plot(100 * found.value, y + lift, "o", color=colour, markersize=5, markerfacecolor=face)
+            for seen, style in ((centred, "-"), (uncentred, ":")):
+                count = min(len(found) for found in seen.angles[name])
+                curve = torch.stack([found[:count] for found in seen.angles[name]]).mean(dim=0)
+                angles.plot(range(1, count + 1), curve, style, color=colour, linewidth=0.8 if colour == INK else 2.0)
+        for face, label in ((INK, "centred"), ("white", "not centred")):
+            shares.plot([], [], "o", color=INK, markersize=5, markerfacecolor=face, label=label)
         shares.set_yticks(range(len(names)), ["held-out home", *names[1:]][::-1])
-        shares.set(xlabel="squared norm outside the home span, %", title="How much the home span misses", xlim=(0, None))
+        shares.set(
+            xlabel="squared norm outside the home span, %", title="How much the home span misses", xlim=(0, None)
+        )
         shares.legend(loc="lower right")
+        for label, members in {"held-out home": [HOME], **groups}.items():
+            colour = _colour(members[0])
+            angles.plot([], [], color=colour, linewidth=0.8 if colour == INK else 2.0, label=label)
         angles.axhline(90, color=INK, linewidth=0.8, linestyle="--")
-        angles.annotate("perpendicular", (1, 90), xytext=(0, -11), textcoords="offset points", color=INK)
-        angles.set(xlabel="principal angle, from the smallest (dotted: not centred)", ylabel="degrees", ylim=(0, 95),
+        angles.annotate("perpendicular", (1, 90), xytext=(0, 3), textcoords="offset points", color=INK)
+        angles.set(xlabel="principal angle, from the smallest (dotted: not centred)", ylabel="degrees", ylim=(0, 130),
                    title="Angles between the home span and others")  # fmt: skip
-        angles.legend(loc="lower right")
+        angles.set_yticks(range(0, 91, 15))
+        angles.legend(loc="upper right")
         return as_svg(figure)
+
+
+def _colour(name: str) -> str:
+    return PROBE if name == HOME else FINETUNE if name.startswith("shift-") else INK

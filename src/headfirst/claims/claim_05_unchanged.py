@@ -1,66 +1,49 @@
 """Claim 5: fine-tuning leaves the out-of-domain projection unchanged.
 
-Exactly so in the two-layer linear network f(x) = V B x of Kumar et al. (ICLR 2022): gradients of B are (…)xᵀ, so B never
-moves on the orthogonal complement of the training inputs. Then the same is measured on the backbone itself.
-
-Shape letters: N images, D features, K classes.
+Shape letters: N images, D features, r dimensions of the home span.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from headfirst.adapt import LPFT, FineTune
+from headfirst.adapt import LPFT, FineTune, LinearProbe, LinearProbeModel
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
 from headfirst.claims.experiment import SHOTS, embed_unstored, large_shifts, ready, some_of_each
-from headfirst.claims.figures import COLOURS, INK, as_svg, drawing, panels
-from headfirst.data import ImageSet, few_shot, shuffled_by_name
+from headfirst.claims.figures import COLOURS, FINETUNE, INK, PROBE, as_svg, drawing, panels
+from headfirst.claims.linear_network import OPTIMISERS, LinearMovement, linear_movement
+from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
 from headfirst.features import embed
 from headfirst.metrics import energy_inside, movement, span
-from headfirst.nn import PretrainedBackbone, random_head
+from headfirst.nn import PretrainedBackbone
 from headfirst.train import Batch, Optimisation, train
-from headfirst.types import Features, Progress, silent
+from headfirst.types import Progress, silent
 
 RECIPES: Mapping[str, type[FineTune]] = {"random head": FineTune, "fitted head": LPFT}
-RATE, EPOCHS = 1e-3, 4
+RATE, DESCENT_RATE, EPOCHS = 1e-3, 0.1, 4
+"""Learning rates of the recipes (AdamW) and of plain gradient descent from the same starts."""
+
+DESCENT = ", gradient descent"
+HEADS = tuple(head + how for how in ("", DESCENT) for head in RECIPES)
 
 ENERGY = 0.95
 """The home span is the fewest directions that hold this share of the squared norm of the training features."""
 
 ENERGIES = (0.8, 0.9, 0.95, 0.99)
-"""The other spans that the picture shows."""
+"""The spans in the picture."""
 
 ROUNDING = 1e-10
 NEGLIGIBLE = 0.1
 """Largest ratio of orthogonal to home movement that still counts as unchanged."""
 
 NUM_ASKED = 150
-LINEAR_STEPS = 300
-OPTIMISERS: Mapping[str, tuple[Callable[[list[dict[str, Any]]], torch.optim.Optimizer], float]] = {
-    "gradient descent": (torch.optim.SGD, 0.5),
-    "AdamW": (torch.optim.AdamW, 0.01),
-}
-"""Name → optimiser and learning rate of the linear network."""
-
-
-class TwoLayerLinear(nn.Module):
-    """f(x) = V B x in float64; B begins as the identity, so that the features begin as the backbone's own."""
-
-    def __init__(self, num_features: int, num_classes: int, *, seed: int) -> None:
-        super().__init__()
-        self.B = nn.Parameter(torch.eye(num_features, dtype=torch.float64))
-        self.V = nn.Parameter(random_head(num_features, num_classes, seed=seed).weight.detach().double())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.B.T @ self.V.T
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +64,13 @@ class Shares:
         return self.outside / self.inside
 
 
+Linear = Mapping[str, list[LinearMovement]]
+"""Optimiser → for each seed."""
+
+Deep = Mapping[tuple[str, float, str], list[Shares]]
+"""(one of `HEADS`, energy of the span, "shifted" or "home") → for each seed."""
+
+
 def run(
     data: ImageSet,
     backbone: PretrainedBackbone,
@@ -94,23 +84,25 @@ def run(
     data = ready(data, backbone, progress)
     splits = some_of_each(data, NUM_ASKED)
     before = {name: embed(backbone, split, progress=progress).values for name, split in splits.items()}
-    shifted = torch.cat([before[name] for name in large_shifts(data)])
-    linear: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    away = large_shifts(data)
+    shifted = torch.cat([before[name] for name in away])
+    linear: dict[str, list[LinearMovement]] = defaultdict(list)
     deep: dict[tuple[str, float, str], list[Shares]] = defaultdict(list)
     for i, seed in enumerate(seeds):
         images = few_shot(data["train"], SHOTS, seed=seed)
         home = embed(backbone, images)
+        probe = LinearProbe(seed=seed).fit(home)
         for name in OPTIMISERS:
             linear[name].append(linear_movement(home, shifted, name, seed=seed))
-        for j, (head, recipe) in enumerate(RECIPES.items()):
-            tuned = recipe(lr=RATE, epochs=EPOCHS, mirror=data.mirror).fit(backbone, images, seed=seed)
-            after = {name: embed_unstored(tuned.classifier.backbone, split).values for name, split in splits.items()}
+        for j, head in enumerate(HEADS):
+            tuned = fine_tuned(head, backbone, images, probe, mirror=data.mirror, seed=seed)
+            after = {name: embed_unstored(tuned, split).values for name, split in splits.items()}
+            moved = torch.cat([after[name] for name in away])
             for energy in ENERGIES:
                 basis = span(home.values, energy)
-                deep[head, energy, "home"].append(shares(before["test"], after["test"], basis))
-                moved = torch.cat([after[name] for name in large_shifts(data)])
                 deep[head, energy, "shifted"].append(shares(shifted, moved, basis))
-            progress("models", i * len(RECIPES) + j + 1, len(seeds) * len(RECIPES))
+                deep[head, energy, "home"].append(shares(before["test"], after["test"], basis))
+            progress("models", i * len(HEADS) + j + 1, len(seeds) * len(HEADS))
     return ClaimResult(
         number=5,
         title="Fine-tuning leaves the out-of-domain projection unchanged",
@@ -122,44 +114,45 @@ def run(
         rows=_rows(linear, deep),
         figure=_figure(linear, deep),
         fine_print=(
-            f"{SHOTS} training images a class, seeds {list(seeds)}; fine-tuning at learning rate {RATE:g} for {EPOCHS} "
-            f"epochs; {NUM_ASKED} images of each large shift. The linear network sees the backbone's features of at "
-            "most half as many training images as they have dimensions, so that a complement is left; its shifted "
-            "inputs are the shifted features, cut into what lies in the span of the training inputs and the rest.",
-            "Exact for gradient descent without weight decay and in linear networks. AdamW moves the complement too: "
-            "its decay shrinks everything, and its step scales each coordinate by itself.",
-            "In deep networks it is a question of degree. 'Beside what was there' divides the ratio by that of the "
-            "projections themselves: 1 is what a map that turns all directions alike would give.",
+            f"{SHOTS} training images a class, seeds {list(seeds)}; {NUM_ASKED} images of each large shift; "
+            f"fine-tuning for {EPOCHS} epochs by AdamW at learning rate {RATE:g}, and by gradient descent at "
+            f"{DESCENT_RATE:g}. The linear network is trained on features of at most half as many images as they have "
+            "dimensions; the shifted features are cut into what lies in the span of these and the rest.",
+            "Exact for gradient descent without weight decay and in linear networks only. AdamW moves the complement "
+            "too: decay shrinks everything, and its steps scale each coordinate by itself.",
+            "In a deep network nothing keeps the complement still, under plain gradient descent either: each layer's "
+            "inputs have a span of their own, and what lies between the layers is not linear. 'Beside what was there' "
+            "divides the ratio by that of the projections before: 1 is what a map that changes all directions alike "
+            "would give.",
         ),
         quick=quick,
     )
 
 
-def linear_movement(home: Features, shifted: Tensor, optimiser: str, *, seed: int) -> tuple[float, float]:
-    """How far full-batch training moves Bz, relative to ‖z‖: largest over z orthogonal to the training inputs, and
-    mean over z in their span. Both kinds are parts of the rows of `shifted` (N, D)."""
-    dim = shifted.shape[1]
-    few = home.take(shuffled_by_name(home.ids, seed=seed)[: max(1, dim // 2)])
-    scale = few.values.double().square().sum(dim=1).mean().sqrt()
-    x, z = few.values.double() / scale, shifted.double() / scale
-    model = TwoLayerLinear(dim, len(home.classes), seed=seed)
+def fine_tuned(
+    head: str,
+    backbone: PretrainedBackbone,
+    images: ImageSplit,
+    probe: LinearProbeModel,
+    *,
+    mirror: bool,
+    seed: int,
+) -> PretrainedBackbone:
+    """The backbone after fine-tuning from one of `HEADS`; `backbone` stays as it was."""
+    recipe = RECIPES[head.removesuffix(DESCENT)](lr=RATE, epochs=EPOCHS, mirror=mirror)
+    fitted = probe if isinstance(recipe, LPFT) else None
+    if not head.endswith(DESCENT):
+        return recipe.fit(backbone, images, seed=seed, head=fitted).classifier.backbone
+    model = recipe.start(backbone, images, seed=seed, head=fitted).eval()
+    inputs, labels = normalise(images.batch(), backbone.preprocessing), torch.as_tensor(images.labels)
 
     def loss(batch: Batch) -> Tensor:
-        return F.cross_entropy(model(x[batch.indices]), few.labels[batch.indices])
+        return F.cross_entropy(model(inputs[batch.indices]), labels[batch.indices])
 
-    make, rate = OPTIMISERS[optimiser]
-    recipe = Optimisation(epochs=LINEAR_STEPS, batch_size=len(x), warmup=0.0, clip_norm=None)
-    groups = [{"params": [model.B, model.V], "lr": rate}]
-    train(model, loss, groups, recipe, num_samples=len(x), seed=seed, optimiser=make)
-
-    moved = (model.B - torch.eye(dim, dtype=torch.float64)).detach()
-    basis = torch.linalg.qr(x.T).Q
-    inside = z @ basis @ basis.T
-    outside = z - inside
-    return (
-        ((outside @ moved.T).norm(dim=1) / outside.norm(dim=1)).max().item(),
-        ((inside @ moved.T).norm(dim=1) / inside.norm(dim=1)).mean().item(),
-    )
+    groups = [{"params": list(model.parameters()), "lr": DESCENT_RATE}]
+    recipe = Optimisation(epochs=EPOCHS, batch_size=recipe.batch_size)
+    train(model, loss, groups, recipe, num_samples=len(images), seed=seed, optimiser=torch.optim.SGD)
+    return model.backbone
 
 
 def shares(before: Tensor, after: Tensor, basis: Tensor) -> Shares:
@@ -172,60 +165,65 @@ def shares(before: Tensor, after: Tensor, basis: Tensor) -> Shares:
     )
 
 
-def _rows(
-    linear: Mapping[str, list[tuple[float, float]]], deep: Mapping[tuple[str, float, str], list[Shares]]
-) -> tuple[Comparison, ...]:
-    exact, adam = ([list(column) for column in zip(*linear[name], strict=True)] for name in OPTIMISERS)
+def _rows(linear: Linear, deep: Deep) -> tuple[Comparison, ...]:
+    orthogonal, adam = (range_found([found.orthogonal for found in linear[name]]) for name in OPTIMISERS)
+    inside = range_found([found.inside for found in linear["gradient descent"]])
+    ratios = {head: over_seeds([found.ratio for found in deep[head, ENERGY, "shifted"]]) for head in HEADS}
+
+    def ratio(head: str, *, primary: bool) -> Comparison:
+        what = f"backbone, {head}: orthogonal over home movement"
+        return judged(what, ratios[head], "below", NEGLIGIBLE, primary=primary)
+
     rows = [
-        judged("linear network: largest change of features orthogonal to the training inputs", range_found(exact[0]),
-               "below", ROUNDING),
-        judged("linear network: mean change of features in their span", range_found(exact[1]), "above", ROUNDING),
+        judged("linear network: largest change of features orthogonal to the training inputs", orthogonal, "below",
+               ROUNDING),
+        judged("linear network: mean change of features in their span", inside, "above", ROUNDING),
+        *(ratio(head, primary=True) for head in RECIPES),
+        *(ratio(head, primary=False) for head in HEADS if head not in RECIPES),
+        judged("linear network under AdamW: largest change orthogonally", adam, "below", ROUNDING, primary=False),
     ]  # fmt: skip
     for head in RECIPES:
-        found = [each.ratio for each in deep[head, ENERGY, "shifted"]]
-        rows.append(judged(f"backbone, {head}: orthogonal over home movement", over_seeds(found), "below", NEGLIGIBLE))
-    rows.append(judged("linear network under AdamW: largest change orthogonally", range_found(adam[0]), "below",
-                       ROUNDING, primary=False))  # fmt: skip
-    for head in RECIPES:
         away, home = deep[head, ENERGY, "shifted"], deep[head, ENERGY, "home"]
-        relative = over_seeds([each.ratio / each.there for each in away])
+        relative = over_seeds([found.ratio / found.there for found in away])
+        moved = over_seeds([found.outside for found in away])
+        further = over_seeds([a.outside - h.outside for a, h in zip(away, home, strict=True)])
         rows += [
-            judged(f"backbone, {head}: the same ratio beside what was there", relative, "below", 1.0, primary=False),
-            judged(f"backbone, {head}: orthogonal movement, of the features' norm",
-                   over_seeds([each.outside for each in away]), "below", 0.01, primary=False),
-            judged(f"backbone, {head}: orthogonal movement, shifted - held-out home",
-                   over_seeds([a.outside - h.outside for a, h in zip(away, home, strict=True)]), "below",
+            judged(f"backbone, {head}: the ratio beside what was there", relative, "below", 1.0, primary=False),
+            judged(f"backbone, {head}: orthogonal movement over the feature's norm", moved, "below", 0.01,
                    primary=False),
+            judged(f"backbone, {head}: the same, shifted - held-out home", further, "below", primary=False),
         ]  # fmt: skip
     return tuple(rows)
 
 
-def _figure(
-    linear: Mapping[str, list[tuple[float, float]]], deep: Mapping[tuple[str, float, str], list[Shares]]
-) -> str:
+def _figure(linear: Linear, deep: Deep) -> str:
     with drawing():
-        figure, (left, right) = panels(2, width=9.5, height=3.6)
-        kinds = ("orthogonal to the training inputs", "in their span")
-        for x, (name, found) in enumerate(linear.items()):
-            for kind, (label, colour) in enumerate(zip(kinds, (COLOURS["probe"], COLOURS["finetune"]), strict=True)):
-                # A change of exactly nothing has no logarithm; it is drawn at the bottom.
-                values = [max(pair[kind], 1e-17) for pair in found]
+        figure, (left, right) = panels(2, width=9.5, height=3.8)
+        for x, found in enumerate(linear.values()):
+            for label, colour, values in (
+                ("orthogonal to the training inputs", PROBE, [each.orthogonal for each in found]),
+                ("in their span", FINETUNE, [each.inside for each in found]),
+            ):
                 left.plot([x] * len(values), values, "o", color=colour, label=label if x == 0 else None, alpha=0.7)
         left.axhline(ROUNDING, color=INK, linewidth=0.8, linestyle="--")
+        left.annotate("to rounding", (-0.45, ROUNDING), xytext=(0, -11), textcoords="offset points", color=INK)
         left.set_xticks(range(len(linear)), list(linear))
         left.set(yscale="log", xlim=(-0.5, len(linear) - 0.5), ylabel="relative change of features",
                  title="Two-layer linear network")  # fmt: skip
-        left.legend(loc="center left")
-        for head in RECIPES:
-            found = [over_seeds([each.ratio for each in deep[head, energy, "shifted"]]) for energy in ENERGIES]
-            percent = [100 * energy for energy in ENERGIES]
-            right.plot(percent, [f.value for f in found], "o-", color=COLOURS[head], label=head)
-            right.fill_between(percent, [f.low for f in found], [f.high for f in found], color=COLOURS[head], alpha=0.2)
-        there = [over_seeds([each.there for each in deep["random head", energy, "shifted"]]).value for energy in ENERGIES]
-        right.plot(percent, there, ":", color=INK, label="if all directions moved alike")
+        left.legend(loc="center right")
+        percent = [100 * energy for energy in ENERGIES]
+        for head in HEADS:
+            curve = [over_seeds([each.ratio for each in deep[head, energy, "shifted"]]) for energy in ENERGIES]
+            colour = COLOURS[head.removesuffix(DESCENT)]
+            style = "s--" if head.endswith(DESCENT) else "o-"
+            right.plot(percent, [f.value for f in curve], style, color=colour, label=head, markersize=4)
+            right.fill_between(percent, [f.low for f in curve], [f.high for f in curve], color=colour, alpha=0.15)
+        there = [over_seeds([each.there for each in deep[HEADS[0], energy, "shifted"]]).value for energy in ENERGIES]
+        right.plot(percent, there, ":", color=INK, label="if all directions changed alike")
         right.axhline(NEGLIGIBLE, color=INK, linewidth=0.8, linestyle="--")
-        right.annotate("unchanged", (80, NEGLIGIBLE), xytext=(0, -11), textcoords="offset points", color=INK)
+        right.annotate("below: unchanged", (80, NEGLIGIBLE), xytext=(0, 3), textcoords="offset points", color=INK)
+        right.set_xticks(percent)
         right.set(xlabel="home features' squared norm in the home span, %", ylabel="orthogonal over home movement",
-                  title="The backbone, on shifted images", ylim=(0, None))  # fmt: skip
-        right.legend()
+                  title="The backbone, on shifted images", ylim=(0, 1.45 * right.get_ylim()[1]))  # fmt: skip
+        right.legend(loc="upper right", ncols=1, fontsize=8)
         return as_svg(figure)

@@ -110,21 +110,23 @@ def run(
     return ClaimResult(
         number=9,
         title="Embeddings must be normalised to be compared",
-        statement="When every embedding is multiplied by a random positive factor (the logarithm has standard deviation "
-        f"{JUDGED_SPREAD:g}), raw dot products decide differently and less accurately; normalised embeddings decide as "
-        "before on every image, and their dot products are cosine similarities to rounding.",
+        statement="When every embedding is multiplied by a random positive factor (its logarithm has standard "
+        f"deviation {JUDGED_SPREAD:g}), raw dot products decide differently and less accurately; normalised embeddings "
+        "decide as before on every image, and their dot products are cosine similarities to rounding.",
         rows=tuple(rows),
         figure=_figure(decisions, labels),
         fine_print=(
-            f"{SHOTS} training images a class, seeds {list(seeds)} (another draw and other factors each), {len(queries)} "
-            "test images; training and test embeddings are disturbed alike. Differences are paired over images and "
-            "seeds.",
+            f"{SHOTS} training images a class, seeds {list(seeds)} (another draw and other factors each), "
+            f"{len(queries)} test images; training and test embeddings are disturbed alike. Differences are paired "
+            "over images and seeds.",
             "It is the norms of what queries are compared with that harm: a query's own norm scales all its scores "
             "alike and changes no decision (it would in a search across queries).",
             "Normalising throws the norm away, and where the norm says something that is a loss: with the same "
-            f"embeddings made short (× {SHORT:g}) or long (× {LONG:g}) and asked which, nearest means by distance go "
-            "from sure to guessing. The backbone's own norms say something too: as the only score for home against a "
-            "shift they reach an AUROC of " + _norms_tell(asked) + " (0.5 says nothing, 0 as much as 1).",
+            f"embeddings made short (× {SHORT:g}) or long (× {LONG:g}) and asked which, nearest means by distance "
+            f"are right on {_percent(length)} as they are and on {_percent(lengthless)} normalised. The backbone's own "
+            "norms say something too: as the only score for home against a shift they reach an AUROC of "
+            + _norms_tell(asked)
+            + " (0.5 says nothing, 0 as much as 1).",
         ),
         quick=quick,
     )
@@ -174,6 +176,10 @@ def _rows(decisions: Decisions, labels: Tensor, departures: list[float]) -> list
     rows.append(judged("dot product of normalised embeddings - cosine similarity, largest", range_found(departures),
                        "below", ROUNDING))  # fmt: skip
     return rows + aside
+
+
+def _percent(right: Tensor) -> str:
+    return f"{right.double().mean().item():.0%}"
 
 
 def _norms_tell(asked: Mapping[str, Features]) -> str:
