@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from headfirst.cli import claims, ground, run, stages
+from headfirst.cli import claims, comparing, ground, planning, run, stages
 from headfirst.cli.console import note
 from headfirst.errors import HeadfirstError, Interrupted
 
@@ -22,8 +22,8 @@ app = typer.Typer(
     help="A folder of images and few labels in; the classifier that holds up away from home, with the evidence, out.",
     epilog="Exit codes: 0 done; 1 failed or stopped (run the same command again to resume); 2 wrong input.",
 )
-for verb in (run.run, stages.embed, stages.adapt, stages.evaluate, stages.predict, stages.report, claims.claims,
-             ground.cache, ground.doctor):  # fmt: skip
+for verb in (run.run, planning.plan, comparing.compare, stages.embed, stages.adapt, stages.evaluate, stages.predict,
+             stages.report, claims.claims, ground.cache, ground.doctor):  # fmt: skip
     app.command()(verb)
 
 
