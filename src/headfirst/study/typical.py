@@ -115,7 +115,8 @@ def clusters(x: Float[np.ndarray, "n d"], num_clusters: int, *, seed: int) -> In
     from sklearn.cluster import KMeans
 
     num_clusters = min(num_clusters, len(np.unique(x, axis=0)))
-    return KMeans(num_clusters, n_init=RESTARTS, random_state=seed).fit(x).labels_.astype(np.int64)
+    found = KMeans(num_clusters, n_init=RESTARTS, random_state=seed).fit_predict(x)  # pyright: ignore[reportArgumentType]
+    return np.asarray(found, dtype=np.int64)
 
 
 def neighbour_distances(x: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:

@@ -132,7 +132,7 @@ class Valuation:
             notes.append(f"Of {len(able)} classes, the {len(found)} with the lowest recall on val were valued alone.")
         if any(worth.labels < FAR * self.more for worth in found):
             notes.append(
-                f"{self.more} further labels are more than twice what some classes have; so far beyond what was measured, "
+                f"{self.more} further labels are more than twice what some classes have; so far beyond what was seen, "
                 "intervals of 95 % held 80 % of the time in simulations."
             )
         if few:
