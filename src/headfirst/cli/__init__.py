@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from headfirst.cli import artefacts, claims, ground, predict, run, stages
+from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, run, stages
 from headfirst.cli.console import note
 from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
@@ -23,8 +23,22 @@ app = typer.Typer(
     help="A folder of images and few labels in; the classifier that holds up away from home, with the evidence, out.",
     epilog="Exit codes: 0 done; 1 failed or stopped (run the same command again to resume); 2 wrong input.",
 )
-for verb in (run.run, stages.embed, stages.adapt, stages.evaluate, predict.predict, stages.report, artefacts.export,
-             artefacts.verify, claims.claims, ground.cache, ground.doctor):  # fmt: skip
+VERBS = (
+    run.run,
+    planning.plan,
+    comparing.compare,
+    stages.embed,
+    stages.adapt,
+    stages.evaluate,
+    predict.predict,
+    stages.report,
+    artefacts.export,
+    artefacts.verify,
+    claims.claims,
+    ground.cache,
+    ground.doctor,
+)
+for verb in VERBS:
     app.command()(verb)
 
 

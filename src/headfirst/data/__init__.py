@@ -1,5 +1,6 @@
 """Files to batches: image sets, decoding, preprocessing, pixel cache, splits, corruptions, leak audit."""
 
+from headfirst.data.assemble import NoLabelsError
 from headfirst.data.audit import audit
 from headfirst.data.augmentation import augment
 from headfirst.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt_image, corrupt_mixed
@@ -16,6 +17,7 @@ __all__ = [
     "SEVERITIES",
     "ImageSet",
     "ImageSplit",
+    "NoLabelsError",
     "Pixels",
     "audit",
     "augment",

@@ -6,7 +6,7 @@ Folders and manifests both end here, so both are held to the same rules.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,14 +121,20 @@ def is_split(name: str) -> bool:
     )
 
 
-def no_labels(where: Path, count: int) -> DataError:
-    """The refusal of images without any label, with what can be done."""
-    return DataError(
-        f"{where} has {count} images and no labels, so there is nothing to adapt to or to measure. "
-        "Label a few: move them into class folders (photos/dog/1.jpg), or list them in a manifest.csv with "
-        "the columns path,label; ten a class are a start, and the rest can stay in unlabelled/. Without "
-        "labels, `headfirst embed` gives their features and `headfirst predict` applies a saved model."
-    )
+class NoLabelsError(DataError):
+    """There is no label at all. Whoever can do without takes `images`: all of them, as `unlabelled`."""
+
+    def __init__(self, where: Path, items: Sequence[Item]) -> None:
+        super().__init__(
+            f"{where} has {len(items)} images and no labels, so there is nothing to adapt to or to measure. "
+            "Label a few: move them into class folders (photos/dog/1.jpg), or list them in a manifest.csv with "
+            "the columns path,label; ten a class are a start, and the rest can stay in unlabelled/. Without "
+            "labels, `headfirst plan` says which to label first, `headfirst embed` gives their features and "
+            "`headfirst predict` applies a saved model."
+        )
+        unlabelled = [replace(item, label=None) for item in items]
+        splits = {UNLABELLED: image_split(UNLABELLED, unlabelled, ())}
+        self.images = ImageSet(name=where.resolve().name, splits=splits, classes=())
 
 
 def _require_known(name: str, items: Mapping[str, Sequence[Item]], classes: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headfirst.data.assemble import Item, assemble, cut_all, cut_val, image_split, is_split, no_labels
+from headfirst.data.assemble import Item, NoLabelsError, assemble, cut_all, cut_val, image_split, is_split
 from headfirst.data.imageset import UNLABELLED, ImageSet
 from headfirst.data.scan import Found, printable, scan
 from headfirst.errors import DataError
@@ -96,7 +96,7 @@ def _split_folders(path: Path, name: str, found: Found, top: Sequence[str], seed
         outside = "lies in a split folder but in no class folder"
         stray += [Quarantined(id=id_, reason=outside) for id_ in files if id_ not in labelled]
     if not any(items[split] for split in splits if split != UNLABELLED):
-        raise no_labels(path, len(found.files))
+        raise NoLabelsError(path, _unlabelled(found))
     if "train" not in items:
         raise DataError(
             f"{path} has {', '.join(splits)} but no train folder{_because(found)}; add train/<class>/…, "
@@ -119,13 +119,17 @@ def _split_folders(path: Path, name: str, found: Found, top: Sequence[str], seed
 def _class_folders(path: Path, name: str, found: Found, top: Sequence[str], seed: int) -> ImageSet:
     labelled = {id_: file for id_, file in found.files.items() if "/" in id_}
     if not labelled:
-        raise no_labels(path, len(found.files))
+        raise NoLabelsError(path, _unlabelled(found))
     _refuse_empty_classes(path, found, "")
     items = [Item(id=id_, path=file, label=_label(id_, 0)) for id_, file in labelled.items()]
     stray = [Quarantined(id=id_, reason="lies beside the class folders") for id_ in found.files if "/" not in id_]
     cut = cut_all(items, seed=seed)
     images = assemble(name, cut.parts, rules=(*found.rules(), cut.rule))
     return replace(images, quarantined=tuple(stray))
+
+
+def _unlabelled(found: Found) -> list[Item]:
+    return [Item(id=id_, path=file, label=None) for id_, file in found.files.items()]
 
 
 def _label(id_: str, level: int) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headfirst.data.assemble import Item, assemble, cut_all, cut_val, is_split, no_labels
+from headfirst.data.assemble import Item, NoLabelsError, assemble, cut_all, cut_val, is_split
 from headfirst.data.imageset import UNLABELLED, ImageSet
 from headfirst.errors import DataError, InputError, did_you_mean
 
@@ -52,7 +52,7 @@ def read_manifest(path: Path, *, home: str | None = None, seed: int = 0) -> Imag
         raise DataError(f"{path} has no rows below its header; list the images in it")
     _refuse_repeats(path, rows)
     if all(row.item.label is None for row in rows):
-        raise no_labels(path, len(rows))
+        raise NoLabelsError(path, [row.item for row in rows])
     home = _home(path, rows, home)
     return _assemble(path, rows, home, seed)
 

@@ -24,7 +24,7 @@ def to_document(report: Report) -> dict[str, Any]:
     >>> to_document(Report(rows=()))["schema_version"]
     1
     """
-    return {"schema_version": SCHEMA_VERSION, **_encode(report, "report")}
+    return {"schema_version": SCHEMA_VERSION, **plain(report, "report")}
 
 
 def from_document(document: Any) -> Report:
@@ -44,9 +44,20 @@ def from_document(document: Any) -> Report:
     return _decode({k: v for k, v in document.items() if k != "schema_version"}, Report, "report")
 
 
-def _encode(value: Any, place: str) -> Any:
+def plain(value: Any, place: str) -> Any:
+    """A dataclass, mapping or sequence as JSON values.
+
+    Args:
+        place: what it is called in a refusal.
+
+    Raises:
+        InputError: a value that JSON cannot hold.
+
+    >>> plain({"accuracy": (0.5, math.nan)}, "example")
+    {'accuracy': [0.5, None]}
+    """
     if is_dataclass(value):
-        return {f.name: _encode(getattr(value, f.name), f"{place}.{f.name}") for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name), f"{place}.{f.name}") for f in fields(value)}
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -54,9 +65,9 @@ def _encode(value: Any, place: str) -> Any:
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise InputError(f"{place} must have names for keys, got {wrong[0]!r}")
-        return {key: _encode(item, f"{place}.{key}") for key, item in value.items()}
+        return {key: plain(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_encode(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        return [plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
     raise InputError(
         f"{place} must be a string, number, list or mapping to be written as JSON, "
         f"got {type(value).__name__}; convert it first"

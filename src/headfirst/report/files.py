@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from headfirst.errors import DataError
@@ -31,9 +32,7 @@ def write_report(report: Report, directory: str | Path) -> Path:
         "report.md": markdown(report),
         "report.json": json.dumps(to_document(report), indent=1, allow_nan=False) + "\n",
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        _replace(directory / name, content.encode())
+    write_all(contents, directory)
     return directory / "report.html"
 
 
@@ -52,6 +51,13 @@ def read_report(path: str | Path) -> Report:
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); it may be another file, or a damaged one") from None
     return from_document(document)
+
+
+def write_all(contents: Mapping[str, str], directory: Path) -> None:
+    """Write files by name into `directory`, made if need be; each replaces its predecessor in one step."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        _replace(directory / name, content.encode())
 
 
 def _replace(path: Path, content: bytes) -> None:
