@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 
 from headfirst.claims import CLAIMS, ClaimResult, Comparison, over_seeds, run_claim, write_claim
+from headfirst.claims.claim import judged, range_found
 from headfirst.data import ImageSet
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone
@@ -56,6 +57,14 @@ def test_the_interval_over_seeds_is_students():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
+def test_a_range_is_what_was_found_and_a_judgement_its_interval():
+    found = range_found([3.0, 1.0, 2.0, 10.0])
+    assert (found.value, found.low, found.high) == (2.5, 1.0, 10.0)
+    row = judged("x", found, "below", 11.0, primary=False)
+    assert (row.value, row.low, row.high, row.threshold, row.primary) == (2.5, 1.0, 10.0, 11.0, False)
+    assert (row.verdict, judged("x", found, "above", 2.0).verdict) == ("holds", "undecided")
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("experiment", "claim_02_what_moves"):
@@ -93,8 +102,8 @@ def test_claim_2_on_tiny_images_and_with_a_moved_probe(
 
 
 def test_refusals(backbone: PretrainedBackbone, images: ImageSet):
-    with pytest.raises(InputError, match="no claim 5"):
-        run_claim(5, images, backbone)
+    with pytest.raises(InputError, match="no claim 8"):
+        run_claim(8, images, backbone)
     with pytest.raises(InputError, match="at least 2, got 1"):
         run_claim(2, images, backbone, seeds=1)
-    assert set(CLAIMS) == {2, 3, 6, 7}
+    assert set(CLAIMS) == {2, 3, 4, 5, 6, 7, 9, 10}

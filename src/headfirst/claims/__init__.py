@@ -25,8 +25,12 @@ class Claim:
 CLAIMS: Mapping[int, Claim] = {
     2: Claim("Fine-tuning moves the backbone, linear probing does not", "claim_02_what_moves"),
     3: Claim("Out of distribution, the probe usually beats fine-tuning", "claim_03_probe_away"),
+    4: Claim("In-domain and out-of-domain directions are (nearly) perpendicular", "claim_04_perpendicular"),
+    5: Claim("Fine-tuning leaves the out-of-domain projection unchanged", "claim_05_unchanged"),
     6: Claim("A random head makes the backbone worse in the first steps", "claim_06_random_head"),
     7: Claim("Head first, then fine-tune (LP-FT), wins in both domains", "claim_07_head_first"),
+    9: Claim("Embeddings must be normalised to be compared", "claim_09_normalised"),
+    10: Claim("The logit scale (inverse temperature) sets the sharpness", "claim_10_logit_scale"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -116,6 +117,22 @@ def over_seeds(values: list[float] | np.ndarray, *, level: float = 0.95) -> Inte
     x = np.asarray(values, dtype=np.float64)
     half = float(scipy.stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+
+
+def range_found(values: Sequence[float] | np.ndarray) -> Interval:
+    """Median, least and greatest of what was found: for what is exact, or bounded, on every seed.
+
+    >>> range_found([3.0, 1.0, 2.0])
+    Interval(value=2.0, low=1.0, high=3.0)
+    """
+    x = np.asarray(values, dtype=np.float64)
+    return Interval(float(np.median(x)), float(x.min()), float(x.max()))
+
+
+def judged(what: str, found: Interval, claimed: Side, threshold: float = 0.0, *, primary: bool = True) -> Comparison:
+    """The comparison of an interval with the side that the claim puts it on."""
+    return Comparison(what=what, value=found.value, low=found.low, high=found.high, claimed=claimed,
+                      threshold=threshold, primary=primary)  # fmt: skip
 
 
 def _line(row: Comparison) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from headfirst.adapt import LPFT, FineTune, LinearProbe
 from headfirst.claims.claim import ClaimResult, Comparison, Side, over_seeds
-from headfirst.claims.experiment import ready
+from headfirst.claims.experiment import embed_unstored, ready
 from headfirst.claims.figures import COLOURS, as_svg, drawing, panels
 from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
 from headfirst.features import embed
@@ -91,32 +91,13 @@ def _features_by_step(
 
     def look(step: int, module: nn.Module) -> bool:
         if step in STEPS:
-            found[step] = (_features(start.backbone, images), _features(start.backbone, test))
+            found[step] = (embed_unstored(start.backbone, images), embed_unstored(start.backbone, test))
         return False
 
     recipe = Optimisation(epochs=max(STEPS), batch_size=len(images), warmup=0.0, clip_norm=None)
     groups = [{"params": list(start.parameters()), "lr": rate, "weight_decay": 0.0}]
     train(start.eval(), loss, groups, recipe, num_samples=len(images), seed=seed, callbacks=[look])
     return found
-
-
-def _features(backbone: PretrainedBackbone, images: ImageSplit) -> Features:
-    """Features without the store: these weights will not be seen again."""
-    with torch.inference_mode():
-        values = torch.cat(
-            [
-                backbone(normalise(images.batch(rows), backbone.preprocessing))
-                for rows in torch.arange(len(images)).split(64)
-            ]
-        )
-    return Features(
-        values=values.clone(),
-        labels=torch.as_tensor(images.labels),
-        classes=images.classes,
-        ids=images.ids,
-        split=images.name,
-        source="a step of claim 6",
-    )
 
 
 def _rows(curves: Curves) -> tuple[Comparison, ...]:

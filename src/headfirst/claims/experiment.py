@@ -1,4 +1,7 @@
-"""What claims 3 and 7 train alike: few-shot adaptations over seeds, kept on disk as predictions."""
+"""What the claims share: the images they ask about, and what claims 3 and 7 train alike.
+
+Claims 3 and 7 keep their few-shot adaptations over seeds on disk, as predictions.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,14 @@ from headfirst.data import (
     cap_per_class,
     corrupt,
     few_shot,
+    normalise,
     prepare,
     shuffled_by_name,
 )
 from headfirst.evaluation import load_predictions, save_predictions
 from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
-from headfirst.types import Predictions, Progress
+from headfirst.types import Features, Predictions, Progress
 
 SHOTS = 20
 """Training images a class."""
@@ -59,6 +63,46 @@ def questions(data: ImageSet) -> dict[str, ImageSplit]:
 def large_shifts(data: ImageSet) -> list[str]:
     """Names, among `questions`, of the data's own shifts and the severe corruptions."""
     return [*data.shifts(), *(f"{kind.replace('_', ' ')} {SEVERE}" for kind in CORRUPTIONS)]
+
+
+def some_of_each(data: ImageSet, count: int) -> dict[str, ImageSplit]:
+    """`count` images of test and of each of the data's own shifts, and these test images severely corrupted."""
+
+    def some(name: str) -> ImageSplit:
+        split = data[name]
+        return split.take(shuffled_by_name(split.ids, seed=0)[:count])
+
+    found = {name: some(name) for name in ("test", *data.shifts())}
+    for kind in CORRUPTIONS:
+        name = f"{kind.replace('_', ' ')} {SEVERE}"
+        found[name] = corrupt(found["test"], kind, SEVERE, name=name)
+    return found
+
+
+def groups_of_shifts(data: ImageSet) -> dict[str, list[str]]:
+    """The `large_shifts` in two groups, those without members left out: the data's own, and the corruptions."""
+    own = list(data.shifts())
+    corrupted = [name for name in large_shifts(data) if name not in own]
+    return {**({", ".join(own): own} if own else {}), f"corruptions of severity {SEVERE}": corrupted}
+
+
+def embed_unstored(backbone: PretrainedBackbone, images: ImageSplit) -> Features:
+    """Features past the store, for weights that will not be seen again."""
+    with torch.inference_mode():
+        values = torch.cat(
+            [
+                backbone(normalise(images.batch(rows), backbone.preprocessing))
+                for rows in torch.arange(len(images)).split(64)
+            ]
+        )
+    return Features(
+        values=values.clone(),
+        labels=torch.as_tensor(images.labels),
+        classes=images.classes,
+        ids=images.ids,
+        split=images.name,
+        source="a backbone in training",
+    )
 
 
 def adapted(
