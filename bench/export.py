@@ -58,7 +58,7 @@ def main() -> None:
                 calls = contestants(classifier, graphs, batch=batch, threads=threads)
                 results.append({"threads": threads, "batch": batch, **compare(calls, batch, options)})
     record(
-        "export",
+        f"export-{Path(options.backbone).name}",
         {
             "backbone": options.backbone,
             "size": list(backbone.preprocessing.size),
