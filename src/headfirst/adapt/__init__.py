@@ -6,7 +6,7 @@ from headfirst.adapt.heads import NeighbourHead, as_module, on_backbone
 from headfirst.adapt.knn import KNN, KNNModel
 from headfirst.adapt.learning_rate import Trial, best_trial, halves, search
 from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
-from headfirst.adapt.templates import TEMPLATE_SETS, read_lines
+from headfirst.adapt.templates import PLAIN, TEMPLATE_SETS, check_templates, read_lines
 from headfirst.adapt.tuned import Calibration, TunedModel
 from headfirst.adapt.tuning import Tuning, tune
 from headfirst.adapt.wise import WiSE
@@ -15,6 +15,7 @@ from headfirst.adapt.zero_shot import ZeroShot, ZeroShotModel
 __all__ = [
     "KNN",
     "LPFT",
+    "PLAIN",
     "TEMPLATE_SETS",
     "Calibration",
     "DistortionMeter",
@@ -31,6 +32,7 @@ __all__ = [
     "ZeroShotModel",
     "as_module",
     "best_trial",
+    "check_templates",
     "halves",
     "on_backbone",
     "outside_share",

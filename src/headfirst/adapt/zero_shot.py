@@ -9,6 +9,7 @@ Shape letters: N images, P prompts, D features, K classes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -60,10 +61,14 @@ class ZeroShot:
                 raise InputError(f"the descriptions of {name!r} must be a list of sentences, got {sentences!r}")
 
     def prompts(self) -> dict[str, tuple[str, ...]]:
-        """Every class's sentences, each once; an underscore in a name, as folders have it, is read as a space."""
+        """Every class's sentences, each once.
+
+        An underscore in a name, as folders have it, is read as a space. A name's own article takes the place of the
+        template's.
+        """
         found = {}
         for name in self.class_names:
-            sentences = [template.format(name.replace("_", " ")) for template in self.templates]
+            sentences = [put_into(template, name.replace("_", " ")) for template in self.templates]
             found[name] = tuple(dict.fromkeys([*sentences, *(self.descriptions or {}).get(name, ())]))
         return found
 
@@ -100,6 +105,17 @@ class ZeroShot:
                 f"{self.class_names[first]!r} and {self.class_names[second]!r} read the same to {encoder} (their "
                 "prompts have one embedding), so nothing could tell them apart; rename one or describe it"
             )
+
+
+def put_into(template: str, name: str) -> str:
+    """The sentence that `template` makes of a class name.
+
+    >>> put_into("a photo of a {}.", "cat"), put_into("a photo of a {}.", "the cat")
+    ('a photo of a cat.', 'a photo of the cat.')
+    """
+    if re.match(r"(a|an|the) ", name):
+        template = re.sub(r"\b(a|an|the) \{\}", "{}", template)
+    return template.replace("{}", name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

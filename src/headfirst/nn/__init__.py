@@ -2,7 +2,7 @@
 
 from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.classifier import ImageClassifier, UnitLinear, linear_head, random_head
-from headfirst.nn.dual_encoder import DualEncoder, load_dual_encoder, pair
+from headfirst.nn.dual_encoder import DualEncoder, has_text_tower, load_dual_encoder, pair
 from headfirst.nn.loading import load_backbone
 from headfirst.nn.preprocessing import parse_processor
 from headfirst.nn.text import TextTower, Tokens, load_text_tower
@@ -14,6 +14,7 @@ __all__ = [
     "TextTower",
     "Tokens",
     "UnitLinear",
+    "has_text_tower",
     "linear_head",
     "load_backbone",
     "load_dual_encoder",
