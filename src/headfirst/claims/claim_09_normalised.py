@@ -205,6 +205,7 @@ def _figure(decisions: Decisions, labels: Tensor) -> str:
                     SPREADS, [100 * f.low for f in found], [100 * f.high for f in found], color=colour, alpha=0.2
                 )
             panel.set(xlabel="spread of the factors (sd of their logarithm)", title=rule, ylim=(0, 102))
+            panel.set_xticks(SPREADS, [f"{spread:g}" for spread in SPREADS])
         axes[0].set(ylabel="accuracy at home, %")
         axes[0].legend(loc="lower left")
         return as_svg(figure)
