@@ -21,7 +21,7 @@ from torch import Tensor
 
 from headfirst.errors import InputError
 from headfirst.nn.gather import exchange_sizes, gather
-from headfirst.nn.pair_blocks import SigmoidRows, SoftmaxRows
+from headfirst.nn.pair_blocks import Positives, SigmoidRows, SoftmaxRows
 
 _NORM_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-2}
 """Half-precision rows are off by their own rounding (bfloat16: 2⁻⁸); the others may have been cast from float16."""
@@ -63,11 +63,13 @@ def contrastive_loss(
     >>> contrastive_loss(x, x, 100.0).exp()
     tensor(4.)
     """
-    own, every = _batch(image_embeddings, text_embeddings, groups, workers, images_of_all=True, scale=logit_scale)
+    own, every, positives = _batch(
+        image_embeddings, text_embeddings, groups, workers, images_of_all=True, scale=logit_scale
+    )
     s = _scalar(logit_scale, own.images)
-    by_image = SoftmaxRows.apply(own.images, every.texts, s, own.groups, every.groups)
-    by_text = SoftmaxRows.apply(own.texts, every.images, s, own.groups, every.groups)
-    return (by_image.mean() + by_text.mean()) / 2
+    by_image = SoftmaxRows.apply(own.images, every.texts, s, positives)
+    by_text = SoftmaxRows.apply(own.texts, every.images, s, positives)
+    return (by_image + by_text) / 2
 
 
 def sigmoid_contrastive_loss(
@@ -100,18 +102,17 @@ def sigmoid_contrastive_loss(
     >>> round(sigmoid_contrastive_loss(x, x, 1e-9, 0.0).item() / math.log(2), 6)        # N² losses of log 2, over N
     2.0
     """
-    own, every = _batch(
+    own, every, positives = _batch(
         image_embeddings, text_embeddings, groups, workers, images_of_all=False, scale=logit_scale, bias=logit_bias
     )
     s, b = _scalar(logit_scale, own.images), _scalar(logit_bias, own.images)
-    return SigmoidRows.apply(own.images, every.texts, s, b, own.groups, every.groups).mean()
+    return SigmoidRows.apply(own.images, every.texts, s, b, positives)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
     images: Tensor
     texts: Tensor
-    groups: Tensor
 
 
 def _batch(
@@ -123,7 +124,7 @@ def _batch(
     images_of_all: bool,
     scale: Tensor | float,
     bias: Tensor | float = 0.0,
-) -> tuple[_Pairs, _Pairs]:
+) -> tuple[_Pairs, _Pairs, Positives]:
     """This worker's pairs and everybody's (`images` of all only where asked), checked, in the type of the logits."""
     problem = _problem(images, texts, groups, scale, bias)
     wide = torch.promote_types(torch.promote_types(images.dtype, texts.dtype), torch.float32)
@@ -131,16 +132,14 @@ def _batch(
     if workers is None:
         if problem is not None:
             raise InputError(problem)
-        own = _Pairs(images, texts, torch.arange(len(images), device=images.device) if groups is None else groups)
-        return own, own
+        return _Pairs(images, texts), _Pairs(images, texts), Positives(of_rows=groups, of_columns=groups)
     sizes = exchange_sizes(texts, problem, workers, grouped=groups is not None)
-    first = sum(sizes[: workers.rank()])
-    own_groups = torch.arange(first, first + len(texts), device=texts.device) if groups is None else groups.long()
     # One collective for both towers: two would have to meet in the same order backwards at every worker.
     every = gather(torch.cat([images, texts], dim=1) if images_of_all else texts, sizes, workers)
     all_images = every[:, : images.shape[1]] if images_of_all else images
-    all_texts = every[:, -texts.shape[1] :]
-    return _Pairs(images, texts, own_groups), _Pairs(all_images, all_texts, gather(own_groups, sizes, workers))
+    all_groups = None if groups is None else gather(groups.long(), sizes, workers)
+    positives = Positives(first=sum(sizes[: workers.rank()]), of_rows=groups, of_columns=all_groups)
+    return _Pairs(images, texts), _Pairs(all_images, every[:, -texts.shape[1] :]), positives
 
 
 def _problem(
