@@ -76,6 +76,33 @@ def test_the_recorded_loss_is_the_mean_over_samples_not_over_batches():
     assert record.losses[0] == pytest.approx((4 * 8 * 8 + 5 * 5) / 37)
 
 
+def test_drop_last_leaves_other_samples_out_of_each_epoch():
+    seen: list[np.ndarray] = []
+    module = nn.Linear(1, 1)
+
+    def loss(batch: Batch) -> Tensor:
+        seen.append(batch.indices)
+        return module.weight.sum() * 0 + float(len(batch.indices))
+
+    record = train(module, loss, [{"params": list(module.parameters()), "lr": 1e-3}],
+                   Optimisation(epochs=2, batch_size=8, drop_last=True), num_samples=37, seed=0)  # fmt: skip
+    assert [len(indices) for indices in seen] == [8] * 8
+    first, second = (set(np.concatenate(part).tolist()) for part in (seen[:4], seen[4:]))
+    assert len(first) == len(second) == 32
+    assert first != second
+    assert record.losses == (8.0, 8.0)  # a mean over the samples that were seen
+
+
+def test_drop_last_refuses_what_would_train_nothing_or_hang():
+    recipe = Optimisation(epochs=1, batch_size=8, drop_last=True)
+    with pytest.raises(InputError, match=r"number of samples \(7\) where only full batches count, got 8"):
+        train(nn.Linear(1, 1), lambda _: torch.zeros(()), [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0}],
+              recipe, num_samples=7, seed=0)  # fmt: skip
+    with pytest.raises(InputError, match=r"number of workers \(9\)"):
+        recipe.steps_per_epoch(100, 9)
+    assert recipe.steps_per_epoch(100, 8) == 12
+
+
 def test_global_rng_neither_matters_nor_moves():
     one, two = network(), network()
     torch.manual_seed(1)
@@ -212,11 +239,17 @@ def test_interrupt_in_process_saves(tmp_path: Path):
     assert weights(resumed) == weights(whole)
 
 
+def with_a_parameter_that_no_loss_reaches(module: nn.Module) -> nn.Module:
+    """Weight decay must leave it alone, whatever the number of workers."""
+    module.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    return module
+
+
 WORKER = """
 import sys, torch
 sys.path.insert(0, {here!r})
 import test_loop as t
-m = t.network(dropout=0.0)
+m = t.with_a_parameter_that_no_loss_reaches(t.network(dropout=0.0))
 r = t.fit(m)
 torch.save([p.detach() for p in m.parameters()], sys.argv[1] + "/" + __import__("os").environ["RANK"])
 """
@@ -233,8 +266,9 @@ def test_workers_take_the_step_of_the_whole_batch(tmp_path: Path, workers: int):
         for rank in range(workers)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0] * workers
-    alone = network(dropout=0.0)
+    alone = with_a_parameter_that_no_loss_reaches(network(dropout=0.0))
     fit(alone)  # 37 samples in batches of 8: the last batch of 5 divides by neither 2 nor 3
     for rank in range(workers):
         for mine, reference in zip(torch.load(tmp_path / str(rank)), alone.parameters(), strict=True):
             torch.testing.assert_close(mine, reference.detach(), rtol=0, atol=1e-12)
+    assert alone.spare.tolist() == [1, 1]
