@@ -1,9 +1,11 @@
-"""Pretrained backbones and dual encoders as modules: loading, stages, heads. No training here."""
+"""Pretrained backbones and dual encoders as modules: loading, stages, heads; losses. No training here."""
 
 from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.classifier import ImageClassifier, linear_head, random_head
+from headfirst.nn.contrastive import contrastive_loss, sigmoid_contrastive_loss
 from headfirst.nn.dual_encoder import DualEncoder, load_dual_encoder, pair
 from headfirst.nn.loading import load_backbone
+from headfirst.nn.micro_batches import embed_in_parts
 from headfirst.nn.preprocessing import parse_processor
 from headfirst.nn.text import TextTower, Tokens, load_text_tower
 
@@ -13,6 +15,8 @@ __all__ = [
     "PretrainedBackbone",
     "TextTower",
     "Tokens",
+    "contrastive_loss",
+    "embed_in_parts",
     "linear_head",
     "load_backbone",
     "load_dual_encoder",
@@ -20,4 +24,5 @@ __all__ = [
     "pair",
     "parse_processor",
     "random_head",
+    "sigmoid_contrastive_loss",
 ]
