@@ -7,7 +7,7 @@ not divide by the number of workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,3 +44,20 @@ def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def sharing_workers(world: World, num_samples: int, batch_size: int) -> Callable[[int], dist.ProcessGroup | None]:
+    """From the samples of a batch to the workers that hold some of it: for losses that look at the whole batch.
+
+    A batch may have fewer samples than there are workers, and those without any take no part in its loss. Every worker
+    must call this, once before the training.
+
+    Returns:
+        A function of `Batch.num_global`, for batches of an epoch of `num_samples` cut into `batch_size`; None: this
+        process holds it all.
+    """
+    if world.size == 1:
+        return lambda _: None
+    sizes = {min(batch_size, num_samples), num_samples % batch_size}
+    few = {size: dist.new_group(range(size)) for size in sorted(sizes) if 0 < size < world.size}
+    return lambda size: few.get(size, dist.group.WORLD)
