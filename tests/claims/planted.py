@@ -18,10 +18,12 @@ CLASSES = ("red", "green", "blue")
 COUNTS = {"train": 120, "val": 300, "test": 300, "shift-dim": 300}
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, claim: ModuleType, values: Callable[[ImageSplit], Tensor]) -> ImageSet:
+def plant(
+    monkeypatch: pytest.MonkeyPatch, claim: ModuleType, values: Callable[[ImageSplit], Tensor], **counts: int
+) -> ImageSet:
     """Make `claim` see `values(split)` (N, D) as the features of a split; returns images whose names are all they are.
 
-    The splits are those of `COUNTS` and, of the same names as the test images, their corruptions.
+    The splits have as many images as `COUNTS` or `counts` says; corruptions have the names of the test images.
     """
 
     def embed(_: object, split: ImageSplit, **__: object) -> Features:
@@ -30,7 +32,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, claim: ModuleType, values: Callable[[
     monkeypatch.setattr(claim, "embed", embed)
     monkeypatch.setattr(claim, "ready", lambda data, *_: data)
     monkeypatch.setattr("headfirst.claims.experiment.corrupt", lambda split, *_, name: renamed(split, name))
-    splits = {name: named_images(name, count) for name, count in COUNTS.items()}
+    splits = {name: named_images(name, count) for name, count in {**COUNTS, **counts}.items()}
     return ImageSet(name="planted", splits=splits, classes=CLASSES)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from headfirst.claims import claim_04_perpendicular as claim
 from headfirst.claims import run_claim
 from headfirst.data import ImageSet, ImageSplit
+from headfirst.metrics import span
 from headfirst.nn import PretrainedBackbone
 
 HOME_SPLITS = ("train", "val", "test")
@@ -48,7 +49,7 @@ def test_the_verdict_follows_what_was_planted(
     data = plant(monkeypatch, claim, values)
     result = run_claim(4, data, backbone, seeds=3)
     assert result.verdict == verdict
-    assert verdicts(result.rows, "centred: share outside") <= more_outside
+    assert verdicts(result.rows, "share outside") <= more_outside
     assert result.figure.startswith("<?xml")
 
 
@@ -58,19 +59,33 @@ def test_a_shared_mean_hides_what_is_perpendicular_until_it_is_taken_out(
     data = plant(monkeypatch, claim, sharing_a_mean)
     result = run_claim(4, data, backbone, seeds=3)
     assert result.verdict == "holds"
-    not_centred = [row for row in result.rows if row.what.startswith("not centred: mean angle to")]
+    not_centred = [row for row in result.rows if "not centred" in row.what]
     assert max(row.value for row in not_centred) < 5.0  # one shared direction holds all but everything
     assert "100% of the squared norm of held-out home" in result.fine_print[-1]
 
 
+def test_a_random_span_lies_where_theory_puts_it():
+    """The squared cosines between a span of r and a random one of q of D dimensions add up to r q / D on average."""
+    draws = torch.randn(2, 400, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    home, away = draws[0] * (torch.arange(60) < 12), draws[1] * (torch.arange(60) >= 40)
+    found = [claim.see(home, away, seed=seed) for seed in range(20)]
+    squares = [seen.chance.deg2rad().cos().square().sum().item() for seen in found]
+    assert np.mean(squares) == pytest.approx(found[0].rank * span(away, claim.ENERGY).shape[1] / 60, rel=0.05)
+    assert all(seen.angles.min() > 89.9 and (seen.outside > 0.999).all() for seen in found)
+
+
+def twice(outside: Tensor) -> list[claim.Seen]:
+    """Two seeds that see the same: no spread over seeds."""
+    nothing = torch.empty(0)
+    return [claim.Seen(outside=outside, angles=nothing, chance=nothing, rank=0)] * 2
+
+
 def test_the_excess_over_home_has_the_interval_of_independent_means():
     random = np.random.default_rng(0)
-    seen = claim.Seen()
     shares = {"test": random.uniform(0.0, 0.2, 300), "shift-a": random.uniform(0.2, 1.0, 200),
               "shift-b": random.uniform(0.0, 0.9, 250)}  # fmt: skip
-    for name, values in shares.items():
-        seen.outside[name] = [torch.from_numpy(values)] * 2  # two seeds that see the same: no spread over seeds
-    found = seen.excess(["shift-a", "shift-b"])
+    seen = {name: twice(torch.from_numpy(values)) for name, values in shares.items()}
+    found = claim.excess(seen, ["shift-a", "shift-b"])
     a, b, home = (shares[name] for name in ("shift-a", "shift-b", "test"))
     assert found.value == pytest.approx((a.mean() + b.mean()) / 2 - home.mean())
     error = ((a.var() / 200 + b.var() / 250) / 4 + home.var() / 300) ** 0.5
@@ -79,10 +94,8 @@ def test_the_excess_over_home_has_the_interval_of_independent_means():
 
 def test_corruptions_are_paired_with_the_images_they_are_of():
     share = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
-    seen = claim.Seen()
     more = share + 0.01 * torch.rand(100, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    seen.outside["test"], seen.outside["blur 4"] = [share] * 2, [more] * 2
-    found = seen.excess(["blur 4"])
+    found = claim.excess({"test": twice(share), "blur 4": twice(more)}, ["blur 4"])
     assert 0.004 < found.low < found.high < 0.006  # unpaired, the spread of the images would drown half a hundredth
 
 

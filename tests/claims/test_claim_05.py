@@ -24,7 +24,7 @@ DIM = 6
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_network, "STEPS", 50)
+    monkeypatch.setattr(linear_network, "STEPS", 30)
 
 
 def spread_out(split: ImageSplit) -> Tensor:
@@ -49,9 +49,7 @@ def moved_by(monkeypatch: pytest.MonkeyPatch, inside: float, outside: float) -> 
     monkeypatch.setattr(claim, "embed_unstored", after)
 
 
-@pytest.mark.parametrize(
-    ("inside", "outside", "verdict"), [(1.0, 0.0, "holds"), (1.0, 0.01, "holds"), (1.0, 1.0, "fails")]
-)
+@pytest.mark.parametrize(("inside", "outside", "verdict"), [(1.0, 0.01, "holds"), (1.0, 1.0, "fails")])
 def test_the_verdict_follows_where_the_features_were_moved(
     inside: float, outside: float, verdict: str, planted: ImageSet, backbone: PretrainedBackbone,
     monkeypatch: pytest.MonkeyPatch,

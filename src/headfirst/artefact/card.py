@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 METHODS = {
+    "zero-shot": "class names read by the text tower of a frozen backbone",
+    "anchored-probe": "a linear probe on a frozen backbone, anchored to the class names read by its text tower",
+    "flyp": "a backbone tuned with its text tower on images and prompts of their classes",
     "knn": "nearest neighbours on a frozen backbone",
     "probe": "a linear probe on a frozen backbone",
     "finetune": "a fine-tuned backbone and head",

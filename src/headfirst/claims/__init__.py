@@ -10,7 +10,7 @@ from pathlib import Path
 from headfirst.claims.claim import ClaimResult, Comparison, over_seeds
 from headfirst.data import ImageSet
 from headfirst.errors import InputError
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.types import Progress, silent
 
 
@@ -22,6 +22,9 @@ class Claim:
     module: str
 
 
+WITH_TEXT = (8, 9, 10)
+"""Claims that can be asked of a dual encoder; 8 must be."""
+
 CLAIMS: Mapping[int, Claim] = {
     2: Claim("Fine-tuning moves the backbone, linear probing does not", "claim_02_what_moves"),
     3: Claim("Out of distribution, the probe usually beats fine-tuning", "claim_03_probe_away"),
@@ -29,6 +32,7 @@ CLAIMS: Mapping[int, Claim] = {
     5: Claim("Fine-tuning leaves the out-of-domain projection unchanged", "claim_05_unchanged"),
     6: Claim("A random head makes the backbone worse in the first steps", "claim_06_random_head"),
     7: Claim("Head first, then fine-tune (LP-FT), wins in both domains", "claim_07_head_first"),
+    8: Claim("Zero-shot needs no training examples", "claim_08_zero_shot"),
     9: Claim("Embeddings must be normalised to be compared", "claim_09_normalised"),
     10: Claim("The logit scale (inverse temperature) sets the sharpness", "claim_10_logit_scale"),
 }
@@ -37,7 +41,7 @@ CLAIMS: Mapping[int, Claim] = {
 def run_claim(
     number: int,
     data: ImageSet,
-    backbone: PretrainedBackbone,
+    backbone: PretrainedBackbone | DualEncoder,
     *,
     seeds: int = 5,
     quick: bool = False,
@@ -48,17 +52,22 @@ def run_claim(
 
     Args:
         data: with train, val, test; the embedded digits or the user's own.
+        backbone: for claim 8 a dual encoder; 9 and 10 take either, the others the backbone alone.
         seeds: training seeds, at least 2.
         quick: fewer seeds and steps; the result says so.
         work: keeps what was finished, so that the same call resumes; claims 3 and 7 share it.
 
     Raises:
-        InputError: no such claim, or fewer than two seeds.
+        InputError: no such claim, fewer than two seeds, or the wrong kind of backbone.
     """
     if number not in CLAIMS:
         raise InputError(f"there is no claim {number} yet; claims are {', '.join(map(str, CLAIMS))}")
     if seeds < 2:
         raise InputError(f"an interval over seeds needs at least 2, got {seeds}")
+    if isinstance(backbone, DualEncoder) and number not in WITH_TEXT:
+        raise InputError(f"claim {number} is about an image backbone; pass encoder.image_alone()")
+    if number == 8 and not isinstance(backbone, DualEncoder):
+        raise InputError(f"claim 8 needs a text tower, and {backbone.name} has none; name an image-text backbone")
     module = import_module(f"headfirst.claims.{CLAIMS[number].module}")
     return module.run(data, backbone, range(2 if quick else seeds), quick=quick, work=work, progress=progress)
 
@@ -74,4 +83,4 @@ def write_claim(result: ClaimResult, directory: Path) -> Path:
     return figure
 
 
-__all__ = ["CLAIMS", "Claim", "ClaimResult", "Comparison", "over_seeds", "run_claim", "write_claim"]
+__all__ = ["CLAIMS", "WITH_TEXT", "Claim", "ClaimResult", "Comparison", "over_seeds", "run_claim", "write_claim"]

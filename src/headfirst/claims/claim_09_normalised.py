@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headfirst.adapt import ZeroShot
 from headfirst.claims.claim import ClaimResult, Comparison, judged, range_found
 from headfirst.claims.experiment import SHOTS, ready, some_of_each
 from headfirst.claims.figures import FINETUNE, PROBE, as_svg, drawing, panels
 from headfirst.data import ImageSet, few_shot
 from headfirst.features import embed
 from headfirst.metrics import auroc, bootstrap_interval, paired_difference
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.types import Features, Progress, silent
 
 SPREADS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -68,30 +69,41 @@ Decisions = dict[tuple[str, str, float], list[Tensor]]
 
 def run(
     data: ImageSet,
-    backbone: PretrainedBackbone,
+    backbone: PretrainedBackbone | DualEncoder,
     seeds: Sequence[int],
     *,
     quick: bool = False,
     work: Path | None = None,
     progress: Progress = silent,
 ) -> ClaimResult:
-    """Class means and neighbours by raw dot product and by cosine, while the norms are disturbed more and more."""
+    """Class means and neighbours by raw dot product and by cosine, while the norms are disturbed more and more.
+
+    Of a dual encoder, images are compared with the embeddings of their class names instead.
+    """
+    rules, text = RULES, None
+    if isinstance(backbone, DualEncoder):
+        prompts = ZeroShot(data.classes).prompts()
+        text = backbone.text.embed([sentences[0] for sentences in prompts.values()]).double()
+        rules, backbone = {"class names": nearest_mean}, backbone.image_alone()
     data = ready(data, backbone, progress)
     asked = {name: embed(backbone, split, progress=progress) for name, split in some_of_each(data, NUM_ASKED).items()}
     queries, labels = asked["test"].values.double(), asked["test"].labels
     decisions: Decisions = defaultdict(list)
     departures, query_changes, by_norm = [], 0, []
     for i, seed in enumerate(seeds):
-        home = embed(backbone, few_shot(data["train"], SHOTS, seed=seed))
-        bank = home.values.double()
+        if text is None:
+            home = embed(backbone, few_shot(data["train"], SHOTS, seed=seed))
+            bank, bank_labels = home.values.double(), home.labels
+        else:
+            bank, bank_labels = text, torch.arange(len(text))
         for spread in SPREADS:
             long_queries = queries * factors(len(queries), spread, seed=2 * seed)
             long_bank = bank * factors(len(bank), spread, seed=2 * seed + 1)
-            for rule, decide in RULES.items():
-                decisions[rule, "raw", spread].append(decide(long_queries, long_bank, home.labels, as_they_are))
-                decisions[rule, "normalised", spread].append(decide(long_queries, long_bank, home.labels, unit))
+            for rule, decide in rules.items():
+                decisions[rule, "raw", spread].append(decide(long_queries, long_bank, bank_labels, as_they_are))
+                decisions[rule, "normalised", spread].append(decide(long_queries, long_bank, bank_labels, unit))
                 if spread == JUDGED_SPREAD:
-                    alone = decide(long_queries, bank, home.labels, as_they_are)
+                    alone = decide(long_queries, bank, bank_labels, as_they_are)
                     query_changes += int((alone != decisions[rule, "raw", 0.0][-1]).sum())
             if spread == JUDGED_SPREAD:
                 few = long_queries[:50]
@@ -99,7 +111,7 @@ def run(
                 departures.append((unit(few) @ unit(long_bank).T - cosine).abs().max().item())
         by_norm.append(told_by_norm(queries, bank, seed=seed))
         progress("seeds", i + 1, len(seeds))
-    rows = _rows(decisions, labels, departures)
+    rows = _rows(rules, decisions, labels, departures)
     length, lengthless = (torch.stack(column) for column in zip(*by_norm, strict=True))
     rows += [
         judged("raw, the queries' norms alone disturbed: decisions changed", range_found([float(query_changes)]),
@@ -114,11 +126,16 @@ def run(
         f"deviation {JUDGED_SPREAD:g}), raw dot products decide differently and less accurately; normalised embeddings "
         "decide as before on every image, and their dot products are cosine similarities to rounding.",
         rows=tuple(rows),
-        figure=_figure(decisions, labels),
+        figure=_figure(tuple(rules), decisions, labels),
         fine_print=(
-            f"{SHOTS} training images a class, seeds {list(seeds)} (another draw and other factors each), "
-            f"{len(queries)} test images; training and test embeddings are disturbed alike. Differences are paired "
-            "over images and seeds.",
+            (
+                f"{SHOTS} training images a class"
+                if text is None
+                else "The embeddings of the class names in one sentence"
+            )
+            + f", seeds {list(seeds)} ({'another draw and ' if text is None else ''}other factors each), "
+            f"{len(queries)} test images; both sides are disturbed alike. Differences are paired over images and "
+            "seeds.",
             "It is the norms of what queries are compared with that harm: a query's own norm scales all its scores "
             "alike and changes no decision (it would in a search across queries).",
             "Normalising throws the norm away, and where the norm says something that is a loss: with the same "
@@ -155,9 +172,11 @@ def told_by_norm(queries: Tensor, bank: Tensor, *, seed: int) -> tuple[Tensor, T
     return right(as_they_are), right(unit)
 
 
-def _rows(decisions: Decisions, labels: Tensor, departures: list[float]) -> list[Comparison]:
+def _rows(
+    rules: Mapping[str, Decide], decisions: Decisions, labels: Tensor, departures: list[float]
+) -> list[Comparison]:
     rows, aside = [], []
-    for rule in RULES:
+    for rule in rules:
         raw, cosine, raw_before, cosine_before = (
             torch.stack(decisions[rule, form, spread])
             for spread in (JUDGED_SPREAD, 0.0)
@@ -191,10 +210,10 @@ def _norms_tell(asked: Mapping[str, Features]) -> str:
     )
 
 
-def _figure(decisions: Decisions, labels: Tensor) -> str:
+def _figure(rules: Sequence[str], decisions: Decisions, labels: Tensor) -> str:
     with drawing():
-        figure, axes = panels(len(RULES), width=8.5)
-        for panel, rule in zip(axes, RULES, strict=True):
+        figure, axes = panels(len(rules), width=4.25 * len(rules))
+        for panel, rule in zip(axes, rules, strict=True):
             for form, colour in (("normalised", PROBE), ("raw", FINETUNE)):
                 found = [
                     bootstrap_interval(torch.stack(decisions[rule, form, spread]) == labels, seed=0, bounds=(0.0, 1.0))
@@ -205,6 +224,7 @@ def _figure(decisions: Decisions, labels: Tensor) -> str:
                     SPREADS, [100 * f.low for f in found], [100 * f.high for f in found], color=colour, alpha=0.2
                 )
             panel.set(xlabel="spread of the factors (sd of their logarithm)", title=rule, ylim=(0, 102))
+            panel.set_xticks(SPREADS, [f"{spread:g}" for spread in SPREADS])
         axes[0].set(ylabel="accuracy at home, %")
         axes[0].legend(loc="lower left")
         return as_svg(figure)

@@ -1,7 +1,7 @@
 """Claim 10: the logit scale (inverse temperature) sets the sharpness.
 
-Logits are cosines z between features and class means; probabilities are softmax(s z), the same as softmax(z / T) with
-T = 1 / s. Entropy H(s) falls for every image: dH/ds = -s Var_p(z) ≤ 0.
+Logits are cosines z between features and class means (of a dual encoder: class names); probabilities are softmax(s z),
+the same as softmax(z / T) with T = 1 / s. Entropy H(s) falls for every image: dH/ds = -s Var_p(z) ≤ 0.
 
 Shape letters: N images, K classes, S seeds, B bins, F scales.
 """
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headfirst.adapt import ZeroShot, ZeroShotModel
 from headfirst.claims.claim import ClaimResult, Comparison, judged, range_found
 from headfirst.claims.experiment import SHOTS, ready
 from headfirst.claims.figures import FINETUNE, INK, PROBE, as_svg, drawing, panels
 from headfirst.data import ImageSet, few_shot
 from headfirst.features import embed
 from headfirst.metrics import Interval, bootstrap_interval, bootstrap_statistic, fit_temperature
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.types import Features, Progress, silent
 
 FACTORS = tuple(2.0**power for power in range(-4, 5))
@@ -38,14 +39,20 @@ Found = dict[str, list[Tensor]]
 
 def run(
     data: ImageSet,
-    backbone: PretrainedBackbone,
+    backbone: PretrainedBackbone | DualEncoder,
     seeds: Sequence[int],
     *,
     quick: bool = False,
     work: Path | None = None,
     progress: Progress = silent,
 ) -> ClaimResult:
-    """One head of class means a seed; its scale is fitted on validation and swept on test and the data's shifts."""
+    """One head of class means a seed, or the one head of the class names; its scale is fitted on validation and swept
+    on test and the data's shifts."""
+    text = None
+    if isinstance(backbone, DualEncoder):
+        encoder, backbone = backbone, backbone.image_alone()
+        text = ZeroShot(data.classes).fit(encoder)
+        seeds = seeds[:1]  # nothing is drawn
     data = ready(data, backbone, progress)
     asked: dict[str, Features] = {}
     for name in ("test", *data.shifts()):
@@ -55,11 +62,14 @@ def run(
     probabilities: dict[str, list[Tensor]] = defaultdict(list)  # (F, N, K)
     departures: list[float] = []
     for i, seed in enumerate(seeds):
-        home = embed(backbone, few_shot(data["train"], SHOTS, seed=seed))
-        scale = 1 / fit_temperature(cosines(val, home), val.labels)
+        if text is None:
+            directions = class_means(embed(backbone, few_shot(data["train"], SHOTS, seed=seed)))
+        else:
+            directions = text.directions.double()
+        scale = 1 / fit_temperature(cosines(val, directions), val.labels)
         scales.append(scale)
         for name, features in asked.items():
-            z = cosines(features, home)
+            z = cosines(features, directions)
             swept = torch.stack([sharpened(z, factor * scale) for factor in FACTORS])
             divided = torch.stack([(z / (1 / (factor * scale))).softmax(dim=1) for factor in FACTORS])
             departures.append((swept - divided).abs().max().item())
@@ -69,15 +79,15 @@ def run(
     return ClaimResult(
         number=10,
         title="The logit scale (inverse temperature) sets the sharpness",
-        statement="As the scale of a head of class means over cosines rises, the entropy of its probabilities falls on "
-        "every image and its arg-max stays; at the scale fitted on validation, log-loss and expected calibration error "
-        "on test are below those at half and at double that scale; dividing by the temperature 1/s is the same as "
-        "multiplying by s, to rounding.",
+        statement=f"As the scale of a head of class {'means' if text is None else 'names'} over cosines rises, the "
+        "entropy of its probabilities falls on every image and its arg-max stays; at the scale fitted on validation, "
+        "log-loss and expected calibration error on test are below those at half and at double that scale; dividing by "
+        "the temperature 1/s is the same as multiplying by s, to rounding.",
         rows=_rows(probabilities, labels, departures),
         figure=_figure(probabilities, labels),
         fine_print=(
-            f"{SHOTS} training images a class, seeds {list(seeds)} (another draw each); scales fitted on {len(val)} "
-            f"validation images: {', '.join(f'{scale:.3g}' for scale in scales)}, that is temperatures "
+            f"{_drawn(text, seeds)}; scales fitted on {len(val)} validation images: "
+            f"{', '.join(f'{scale:.3g}' for scale in scales)}, that is temperatures "
             f"{', '.join(f'{1 / scale:.2g}' for scale in scales)}. Calibration error of the top label, {NUM_BINS} bins "
             "of equal mass. Differences are paired over images and seeds; resampling adds to calibration errors, most "
             "to small ones, so that their intervals err against the claim.",
@@ -88,11 +98,22 @@ def run(
     )
 
 
-def cosines(features: Features, home: Features) -> Tensor:
-    """(N, K) cosines in [-1, 1], float64, of features with the class means of normalised home features."""
-    directions = F.normalize(home.values.double(), dim=1)
-    means = torch.stack([directions[home.labels == k].mean(dim=0) for k in range(len(home.classes))])
-    return F.normalize(features.values.double(), dim=1) @ F.normalize(means, dim=1).T
+def class_means(home: Features) -> Tensor:
+    """(K, D) directions of the class means of normalised home features, float64."""
+    unit = F.normalize(home.values.double(), dim=1)
+    means = torch.stack([unit[home.labels == k].mean(dim=0) for k in range(len(home.classes))])
+    return F.normalize(means, dim=1)
+
+
+def cosines(features: Features, directions: Tensor) -> Tensor:
+    """(N, K) cosines in [-1, 1], float64, of features with the classes' directions (K, D)."""
+    return F.normalize(features.values.double(), dim=1) @ directions.T
+
+
+def _drawn(text: ZeroShotModel | None, seeds: Sequence[int]) -> str:
+    if text is None:
+        return f"{SHOTS} training images a class, seeds {list(seeds)} (another draw each)"
+    return f"Class names read by {text.encoder}, whose own scale is {text.logit_scale:.3g}; no training image"
 
 
 def sharpened(z: Tensor, scale: float) -> Tensor:

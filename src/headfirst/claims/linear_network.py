@@ -22,7 +22,7 @@ from headfirst.nn import random_head
 from headfirst.train import Batch, Optimisation, train
 from headfirst.types import Features
 
-STEPS = 300
+STEPS = 100
 OPTIMISERS: Mapping[str, tuple[Callable[[list[dict[str, Any]]], torch.optim.Optimizer], float]] = {
     "gradient descent": (torch.optim.SGD, 0.5),
     "AdamW": (torch.optim.AdamW, 0.01),

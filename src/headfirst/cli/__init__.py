@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, run, stages
+from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, run, stages, zero_shot
 from headfirst.cli.console import note
 from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
@@ -31,6 +31,7 @@ VERBS = (
     stages.adapt,
     stages.evaluate,
     predict.predict,
+    zero_shot.zero_shot,
     stages.report,
     artefacts.export,
     artefacts.verify,

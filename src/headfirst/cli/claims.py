@@ -10,6 +10,7 @@ import typer
 from headfirst.cli.console import progress_display, say
 from headfirst.cli.options import (
     DIGITS,
+    GLYPH_CLIP,
     BackboneOption,
     JsonOption,
     QuietOption,
@@ -17,6 +18,7 @@ from headfirst.cli.options import (
     open_images,
     out_folder,
     resolve_device,
+    text_tower_of,
 )
 
 
@@ -33,7 +35,7 @@ def claims(
     quiet: QuietOption = False,
 ) -> None:
     """List the claims, or run one and print its figures, verdict and picture."""
-    from headfirst.claims import CLAIMS, run_claim, write_claim
+    from headfirst.claims import CLAIMS, WITH_TEXT, run_claim, write_claim
 
     if number is None:
         for claim_number, claim in CLAIMS.items():
@@ -41,8 +43,12 @@ def claims(
         return
     out_folder(out)
     resolve_device("cpu")
+    if number == 8 and backbone is None and data == DIGITS:
+        backbone = GLYPH_CLIP
+    encoder = text_tower_of(backbone) if number in WITH_TEXT else None
+    model = encoder or open_backbone(backbone, data)
     with progress_display(quiet=quiet) as progress:
-        result = run_claim(number, open_images(data, None), open_backbone(backbone, data), seeds=seeds, quick=quick,
-                           work=out / "work", progress=progress)  # fmt: skip
+        result = run_claim(number, open_images(data, None), model, seeds=seeds, quick=quick, work=out / "work",
+                           progress=progress)  # fmt: skip
     path = write_claim(result, out)
     say(result.as_json() if as_json else f"{result.as_text()}\nfigure: {path}")

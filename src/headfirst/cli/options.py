@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headfirst.errors import InputError
+from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from headfirst.data import ImageSet
-    from headfirst.nn import PretrainedBackbone
+    from headfirst.nn import DualEncoder, PretrainedBackbone
 
 DIGITS = "digits"
 GLYPH = "builtin/glyph"
+GLYPH_CLIP = "builtin/glyph-clip"
 
 DataArgument = Annotated[str, typer.Argument(help="A folder of images, a manifest (.csv, .parquet), or 'digits'.")]
 BackboneOption = Annotated[
@@ -27,6 +28,9 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
 HomeOption = Annotated[str | None, typer.Option(help="A manifest's home domain, where several have training rows.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what a stopped or different run left there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+TemplatesOption = Annotated[
+    str, typer.Option(help="Sentences that a class name is put into: plain, seven, eighty, or a file of them.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -48,11 +52,54 @@ def open_backbone(backbone: str | None, data: str) -> PretrainedBackbone:
         )
     from headfirst.nn import load_backbone
 
-    name = backbone or GLYPH
-    if Path(name).exists():
-        return load_backbone(name)
-    name, _, revision = name.partition("@")
-    return load_backbone(name, revision=revision or None)
+    name, revision = _pinned(backbone or GLYPH)
+    return load_backbone(name, revision=revision)
+
+
+def open_encoder(backbone: str | None) -> DualEncoder:
+    """The image-text backbone the user named, both towers."""
+    if backbone is None:
+        raise InputError(
+            "words need an image-text backbone; name one, for example --backbone openai/clip-vit-base-patch32 or "
+            "--backbone google/siglip-base-patch16-224 (downloaded from the hub once), a local folder, or, for digits, "
+            f"{GLYPH_CLIP}"
+        )
+    from headfirst.nn import load_dual_encoder
+
+    name, revision = _pinned(backbone)
+    return load_dual_encoder(name, revision=revision)
+
+
+def text_tower_of(backbone: str | None) -> DualEncoder | None:
+    """Both towers, where the backbone that the user named has two."""
+    from headfirst.nn import has_text_tower
+
+    if backbone is None:
+        return None
+    name, revision = _pinned(backbone)
+    return open_encoder(backbone) if has_text_tower(name, revision=revision) else None
+
+
+def _pinned(backbone: str) -> tuple[str, str | None]:
+    """(name, revision) of `id@revision`; a folder that is there has no revision."""
+    if Path(backbone).exists():
+        return backbone, None
+    name, _, revision = backbone.partition("@")
+    return name, revision or None
+
+
+def resolve_templates(templates: str) -> tuple[str, ...]:
+    """The set of that name, or the lines of the file."""
+    from headfirst.adapt import TEMPLATE_SETS, read_lines
+
+    if templates in TEMPLATE_SETS:
+        return TEMPLATE_SETS[templates]
+    if not Path(templates).is_file():
+        raise InputError(
+            f"--templates {templates}: there is no such set or file{did_you_mean(templates, TEMPLATE_SETS)}; give "
+            f"{', '.join(TEMPLATE_SETS)}, or a file with one sentence a line"
+        )
+    return read_lines(Path(templates), "templates")
 
 
 def resolve_shots(shots: int | None, data: str) -> int | None:

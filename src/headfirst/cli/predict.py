@@ -56,7 +56,7 @@ def predict(
             about |= {"max_error": abstain, "threshold": threshold if threshold < float("inf") else None}
         say(json.dumps({**about, "predictions": rows, "skipped": [asdict(s) for s in found.quarantined]}, indent=1))
     elif as_csv:
-        say(_prediction_table(rows))
+        say(prediction_table(rows))
     else:
         for r in rows:
             refused = f"{ABSTAINED} (would say {r['class']})" if r.get("abstained") else r["class"]
@@ -71,7 +71,7 @@ def predict(
         note(f"skipped {quarantined.id}: {quarantined.reason}")
 
 
-def _prediction_table(rows: list[dict[str, Any]]) -> str:
+def prediction_table(rows: list[dict[str, Any]]) -> str:
     """CSV; where a threshold was asked for, `best_class` is what the model would have said."""
     import csv
     import io

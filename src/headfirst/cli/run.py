@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +19,15 @@ from headfirst.cli.options import (
     QuietOption,
     SeedOption,
     ShotsOption,
+    TemplatesOption,
     num_threads,
     open_backbone,
     open_images,
     out_folder,
     resolve_device,
     resolve_shots,
+    resolve_templates,
+    text_tower_of,
 )
 
 
@@ -31,8 +35,13 @@ def run(
     data: Annotated[str, typer.Argument(help="A folder of images, a manifest (.csv, .parquet), or 'digits'.")] = DIGITS,
     backbone: BackboneOption = None,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated: knn, probe, finetune, lp-ft, wise-ft.")
-    ] = "knn,probe,finetune,lp-ft,wise-ft",
+        str | None,
+        typer.Option(
+            help="Comma-separated: knn, probe, finetune, lp-ft, wise-ft; of an image-text backbone also zero-shot, "
+            "anchored-probe, flyp. Default: all but flyp."
+        ),
+    ] = None,
+    templates: TemplatesOption = "plain",
     shots: ShotsOption = None,
     seeds: Annotated[int, typer.Option(help="How many training seeds.")] = 3,
     seed: SeedOption = 0,
@@ -48,16 +57,18 @@ def run(
         bool, typer.Option("--dry-run", help="Only print the plan, with an estimate of its time.")
     ] = False,
 ) -> None:
-    """Measure kNN, linear probe, fine-tuning, LP-FT and WiSE-FT at home and on every shift, and say which to ship.
+    """Measure zero-shot, kNN, probes, fine-tuning, LP-FT and WiSE-FT at home and on every shift; say which to ship.
 
     Rerunning the same command resumes a stopped run.
     """
-    from headfirst.study import Run
+    from headfirst.study import METHODS, Run
     from headfirst.study import plan as make_plan
     from headfirst.study import run as study
 
+    named = None if methods is None else tuple(dict.fromkeys(m.strip() for m in methods.split(",") if m.strip()))
     recipe = Run(
-        methods=tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())),
+        methods=METHODS if named is None else named,
+        templates=resolve_templates(templates),
         shots=resolve_shots(shots, data),
         seeds=seeds,
         seed=seed,
@@ -65,7 +76,10 @@ def run(
     out_folder(out)
     images = open_images(data, home)
     where = resolve_device(device)
-    model = open_backbone(backbone, data)
+    encoder = text_tower_of(backbone) if named is None or recipe.needs_text else None
+    model = open_backbone(backbone, data) if encoder is None else encoder.image_alone()
+    if named is None and encoder is not None:
+        recipe = replace(recipe, methods=("zero-shot", *recipe.methods, "anchored-probe"))
     if dry_run:
         steps = make_plan(images, model, recipe)
         if as_json:
@@ -82,7 +96,7 @@ def run(
 
     note(f"computing on {where}, {num_threads()} threads; results go to {out}", quiet=quiet)
     with progress_display(quiet=quiet) as progress:
-        report = study(images, model, recipe, out=out, fresh=fresh, device=where, progress=progress)
+        report = study(images, model, recipe, out=out, encoder=encoder, fresh=fresh, device=where, progress=progress)
     page = write_report(report, out)
     if as_json:
         say((out / "report.json").read_text())

@@ -20,7 +20,7 @@ from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.classifier import random_head
 from headfirst.nn.families import FAMILIES
 from headfirst.nn.loading import image_alone, load_backbone, model_type, read_backbone
-from headfirst.nn.sources import PAIR, image_tower, locate
+from headfirst.nn.sources import PAIR, VOCABULARIES, image_tower, locate
 from headfirst.nn.storage import projection_of, staged
 from headfirst.nn.text import JointText, TextTower, joint_tower, read_sentence_tower
 
@@ -136,6 +136,19 @@ def load_dual_encoder(id_or_dir: str | Path, *, revision: str | None = None) -> 
         log_logit_scale=model.logit_scale,
         logit_bias=getattr(model, "logit_bias", None),
     )
+
+
+def has_text_tower(id_or_dir: str | Path, *, revision: str | None = None) -> bool:
+    """Whether `load_dual_encoder` finds two towers there; reads the config and the names of files alone.
+
+    Raises:
+        BackboneError: it cannot be found or reached, or its family is not supported.
+    """
+    source = locate(id_or_dir, revision, tokenizer=True)
+    if (source.directory / PAIR).is_file():
+        return True
+    joint = FAMILIES[model_type(source.directory, str(id_or_dir))].joint
+    return joint is not None and any((source.directory / file).is_file() for file in VOCABULARIES)
 
 
 def pair(

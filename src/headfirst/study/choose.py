@@ -20,7 +20,7 @@ from headfirst.types import Predictions, Recommendation, Row
 
 HOME = "val"
 CORRUPTED = "val-corrupted"
-TUNED = ("finetune", "lp-ft", "wise-ft")
+TUNED = ("finetune", "lp-ft", "wise-ft", "flyp")
 
 
 def choose(
@@ -141,6 +141,9 @@ def _wins(blocks: Mapping[str, Sequence[Tensor]], seed: int) -> dict[str, float]
 
 def _sentence(best: str, methods: Sequence[str]) -> str:
     names = {
+        "zero-shot": "the class names alone, without a label (zero-shot)",
+        "anchored-probe": "the probe anchored to the class names (anchored-probe)",
+        "flyp": "the dual encoder tuned on images and prompts (flyp)",
         "knn": "nearest neighbours on the frozen backbone (knn)",
         "probe": "the linear probe on the frozen backbone (probe)",
         "finetune": "the fine-tuned model (finetune)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from headfirst.adapt import (
     Trial,
     TunedModel,
     WiSE,
+    ZeroShot,
+    ZeroShotModel,
     best_trial,
     halves,
     on_backbone,
@@ -32,7 +35,7 @@ from headfirst.artefact import save_model
 from headfirst.data import ImageSet, ImageSplit, few_shot
 from headfirst.evaluation import load_predictions, save_predictions
 from headfirst.features import embed
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.study.choose import CORRUPTED, HOME
 from headfirst.study.cost import Measured, measured
 from headfirst.study.wise_path import best_alpha, frontier
@@ -40,6 +43,8 @@ from headfirst.types import Features, FrontierPoint, Predictions, Progress
 
 if TYPE_CHECKING:
     from headfirst.study.main_job import Run
+
+ON_FEATURES = ("zero-shot", "knn", "probe", "anchored-probe")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,14 @@ class Fits:
     work: Path
     device: str
     progress: Progress
+    encoder: DualEncoder | None = None
+
+    @cached_property
+    def zero_shot(self) -> ZeroShotModel | None:
+        """The classifier made of the class names; None where the recipe asks for no text."""
+        if self.encoder is None or not self.recipe.needs_text:
+            return None
+        return ZeroShot(self.images.classes, self.recipe.templates).fit(self.encoder, progress=self.progress)
 
     @property
     def seeds(self) -> range:
@@ -100,7 +113,7 @@ class Fits:
         return found
 
     def _fit(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
-        if method in ("knn", "probe"):
+        if method in ON_FEATURES:
             return {method: self._fit_on_features(method, seed)}
         return self._fit_tuned(method, seed, found)
 
@@ -121,13 +134,21 @@ class Fits:
         return LinearProbe(seed=seed).fit(self.train_features(seed))
 
     def _fit_on_features(self, method: str, seed: int) -> Result:
-        train = self.train_features(seed)
+        fit = {
+            "knn": lambda: KNN().fit(self.train_features(seed)),
+            "probe": lambda: self.probe(seed),
+            "zero-shot": lambda: self.zero_shot,
+            "anchored-probe": lambda: LinearProbe(seed=seed, prior=self.zero_shot).fit(self.train_features(seed)),
+        }[method]
+        self.train_features(seed)  # embedded before the clock starts
         with measured() as cost:
-            model = self.probe(seed) if method == "probe" else KNN().fit(train)
+            model = fit()
+        assert model is not None
         tuned = on_backbone(self.backbone, model, seed=seed)
         if seed == self.recipe.seed:
             self._keep(tuned)
-        count = sum(p.numel() for p in tuned.classifier.head.parameters())
+        trained = [] if method == "zero-shot" else tuned.classifier.head.parameters()
+        count = sum(p.numel() for p in trained)
         return Result(
             reported=[model.predictions(self.features(split), seed=seed) for split in self.reported],
             selection=[model.predictions(self.features(split), seed=seed) for split in self.selection],

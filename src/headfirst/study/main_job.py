@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from headfirst.adapt import FineTune
+from headfirst.adapt import PLAIN, FineTune, check_templates
 from headfirst.artefact import load_model, save_model
 from headfirst.data import ImageSet, audit, cap_per_class, corrupt_mixed, few_shot, prepare
 from headfirst.errors import FingerprintError, InputError, did_you_mean
@@ -35,7 +35,7 @@ from headfirst.evaluation import (
     versions,
 )
 from headfirst.metrics import WORST_SHIFT
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.study.choose import CORRUPTED, HOME, choose
 from headfirst.study.evidence import Evidence, gather, load_evidence, save_evidence
 from headfirst.study.fits import Fits, Result
@@ -43,7 +43,13 @@ from headfirst.study.mistakes import mistakes
 from headfirst.types import Cost, FrontierPoint, Predictions, Progress, Report, Row, silent
 
 METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
-FORMAT_VERSION = 2
+"""What any backbone can do."""
+
+WITH_TEXT = ("zero-shot", "anchored-probe", "flyp")
+"""What needs a text tower besides."""
+
+EVERY = ("zero-shot", "knn", "probe", "anchored-probe", "finetune", "lp-ft", "wise-ft", "flyp")
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +57,15 @@ class Run:
     """What `headfirst run` does.
 
     Attributes:
-        methods: which of `METHODS`; `wise-ft` mixes probe and `lp-ft` and brings both along.
+        methods: which of `METHODS` and, of an image-text backbone, `WITH_TEXT`. `wise-ft` mixes probe and `lp-ft` and
+            brings both along, as `anchored-probe` and `flyp` bring `zero-shot`.
         shots: training images a class, drawn anew for each seed, and the most validation images a class; None: all.
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).
         tuning: the recipe shared by `finetune` and `lp-ft`; its `mirror` is taken from the images.
         alphas: of WiSE-FT; of several, the first seed chooses one by log-loss on `val` and `val-corrupted`.
         home_weight: share of home in the utility that the recommendation maximises; the rest is away.
+        templates: sentences with `{}` for the class name, for the methods with text.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -68,15 +76,17 @@ class Run:
     tuning: FineTune = field(default_factory=FineTune)
     alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     home_weight: float = 0.5
+    templates: tuple[str, ...] = PLAIN
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            if method not in METHODS:
+            if method not in EVERY:
                 raise InputError(
-                    f"unknown method {method!r}{did_you_mean(method, METHODS)}; methods are {', '.join(METHODS)}"
+                    f"unknown method {method!r}{did_you_mean(method, EVERY)}; methods are {', '.join(EVERY)}"
                 )
         if not self.methods:
-            raise InputError(f"no method given; methods are {', '.join(METHODS)}")
+            raise InputError(f"no method given; methods are {', '.join(EVERY)}")
+        check_templates(self.templates)
         if self.seeds < 1 or self.seed < 0:
             raise InputError(f"seeds must be at least 1 and seed at least 0, got {self.seeds} and {self.seed}")
         if not self.alphas or not all(0 <= alpha <= 1 for alpha in self.alphas):
@@ -89,8 +99,15 @@ class Run:
     @property
     def all_methods(self) -> tuple[str, ...]:
         """The methods asked for and those they build on; the probe always, since it is the baseline."""
-        wanted = {*self.methods, "probe", *(("lp-ft",) if "wise-ft" in self.methods else ())}
-        return tuple(method for method in METHODS if method in wanted)
+        wanted = {*self.methods, "probe"}
+        for method, base in (("wise-ft", "lp-ft"), ("anchored-probe", "zero-shot"), ("flyp", "zero-shot")):
+            wanted |= {base} if method in self.methods else set()
+        return tuple(method for method in EVERY if method in wanted)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether a method asks for a text tower."""
+        return any(method in WITH_TEXT for method in self.methods)
 
 
 def run(
@@ -99,6 +116,7 @@ def run(
     recipe: Run,
     *,
     out: Path,
+    encoder: DualEncoder | None = None,
     fresh: bool = False,
     device: str = "cpu",
     progress: Progress = silent,
@@ -108,15 +126,18 @@ def run(
     Args:
         images: with `train` and `test`; `val` is cut from `train` when the set is opened.
         out: a folder, made where it is missing; a stopped run in it goes on, a different one is refused.
+        encoder: the dual encoder whose image tower `backbone` is (`encoder.image_alone()`); methods with text need it.
         fresh: throw away what an earlier run left in `out`.
 
     Raises:
         FingerprintError: `out` holds a run with another recipe or other images.
         DataError: a class with fewer than `shots` training images, or the like.
     """
+    if recipe.needs_text:
+        _require_text(backbone, encoder)
     images = ready(images, backbone, recipe, progress=progress)
-    work = _open_work(out, run_fingerprint(images, backbone, recipe), fresh)
-    fits = Fits(images, backbone, recipe, work, device, progress)
+    work = _open_work(out, run_fingerprint(images, backbone, recipe, encoder), fresh)
+    fits = Fits(images, backbone, recipe, work, device, progress, encoder)
     return _conclude(fits, fits.results(), out)
 
 
@@ -144,10 +165,25 @@ def ready(images: ImageSet, backbone: PretrainedBackbone, recipe: Run, *, progre
     return replace(images, splits=splits, rules=tuple(rules))
 
 
-def run_fingerprint(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> str:
+def _require_text(backbone: PretrainedBackbone, encoder: DualEncoder | None) -> None:
+    if encoder is None:
+        raise InputError(
+            f"{', '.join(WITH_TEXT)} need a text tower, and {backbone.name} came without; name an image-text backbone "
+            "such as openai/clip-vit-base-patch32, or leave these methods out"
+        )
+    if encoder.image.fingerprint != backbone.fingerprint:
+        raise InputError(
+            f"the backbone {backbone.name} is not the image tower of {encoder.name}; pass encoder.image_alone()"
+        )
+
+
+def run_fingerprint(
+    images: ImageSet, backbone: PretrainedBackbone, recipe: Run, encoder: DualEncoder | None = None
+) -> str:
     """Names a run: recipe, images and labels, weights and preprocessing."""
     splits = {name: split.fingerprint for name, split in sorted(images.splits.items())}
-    text = json.dumps([FORMAT_VERSION, asdict(recipe), splits, backbone.fingerprint], sort_keys=True)
+    text = None if encoder is None else encoder.text.fingerprint
+    text = json.dumps([FORMAT_VERSION, asdict(recipe), splits, backbone.fingerprint, text], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -185,6 +221,7 @@ def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) 
             "backbone": fits.backbone.name,
             "backbone_sha256": fits.backbone.fingerprint,
             **asdict(recipe),
+            **({} if fits.zero_shot is None else {"prompts": {k: list(v) for k, v in fits.zero_shot.prompts.items()}}),
             "models": {name: results[name, recipe.seed].record["model"] for name in recipe.all_methods},
         },
         versions=versions(),

@@ -61,6 +61,8 @@ def plan(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> tuple[S
             steps.append(Step(what=what, seconds=seconds + forward * asked * recipe.seeds))
         elif method == "wise-ft":
             steps.append(Step(what="wise-ft: average weights, predict", seconds=forward * asked * recipe.seeds))
+        elif method == "zero-shot":
+            steps.append(Step(what="zero-shot: read the class names", seconds=1.0))
         else:
             steps.append(Step(what=f"{method}: fit on features, {recipe.seeds} seeds", seconds=1.0 * recipe.seeds))
     return tuple(steps)
