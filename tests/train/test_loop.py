@@ -76,6 +76,33 @@ def test_the_recorded_loss_is_the_mean_over_samples_not_over_batches():
     assert record.losses[0] == pytest.approx((4 * 8 * 8 + 5 * 5) / 37)
 
 
+def test_drop_last_leaves_other_samples_out_of_each_epoch():
+    seen: list[np.ndarray] = []
+    module = nn.Linear(1, 1)
+
+    def loss(batch: Batch) -> Tensor:
+        seen.append(batch.indices)
+        return module.weight.sum() * 0 + float(len(batch.indices))
+
+    record = train(module, loss, [{"params": list(module.parameters()), "lr": 1e-3}],
+                   Optimisation(epochs=2, batch_size=8, drop_last=True), num_samples=37, seed=0)  # fmt: skip
+    assert [len(indices) for indices in seen] == [8] * 8
+    first, second = (set(np.concatenate(part).tolist()) for part in (seen[:4], seen[4:]))
+    assert len(first) == len(second) == 32
+    assert first != second
+    assert record.losses == (8.0, 8.0)  # a mean over the samples that were seen
+
+
+def test_drop_last_refuses_what_would_train_nothing_or_hang():
+    recipe = Optimisation(epochs=1, batch_size=8, drop_last=True)
+    with pytest.raises(InputError, match=r"number of samples \(7\) where only full batches count, got 8"):
+        train(nn.Linear(1, 1), lambda _: torch.zeros(()), [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0}],
+              recipe, num_samples=7, seed=0)  # fmt: skip
+    with pytest.raises(InputError, match=r"number of workers \(9\)"):
+        recipe.steps_per_epoch(100, 9)
+    assert recipe.steps_per_epoch(100, 8) == 12
+
+
 def test_global_rng_neither_matters_nor_moves():
     one, two = network(), network()
     torch.manual_seed(1)

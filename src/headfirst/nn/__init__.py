@@ -1,4 +1,4 @@
-"""Pretrained backbones and dual encoders as modules: loading, stages, heads; losses. No training here."""
+"""Pretrained backbones and dual encoders as modules: loading, stages, heads, losses. No training here."""
 
 from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.classifier import ImageClassifier, UnitLinear, linear_head, random_head

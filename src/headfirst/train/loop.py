@@ -46,6 +46,8 @@ class Optimisation:
         warmup: share of all steps over which the learning rate rises from zero.
         clip_norm: largest global gradient norm; None leaves gradients alone.
         ema_decay: keep an exponential moving average of the parameters and end on it.
+        drop_last: leave the samples over that fill no batch out of the epoch (other ones in each), for losses that
+            are about the whole batch; the batch then holds a sample for every worker.
     """
 
     epochs: int
@@ -53,6 +55,7 @@ class Optimisation:
     warmup: float = 0.1
     clip_norm: float | None = 1.0
     ema_decay: float | None = None
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -60,6 +63,21 @@ class Optimisation:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
+
+    def steps_per_epoch(self, num_samples: int, num_workers: int = 1) -> int:
+        """Batches an epoch.
+
+        Raises:
+            InputError: `drop_last` and no full batch, or a batch that gives a worker nothing to do.
+        """
+        if not self.drop_last:
+            return math.ceil(num_samples / self.batch_size)
+        if not num_workers <= self.batch_size <= num_samples:
+            raise InputError(
+                f"batch_size must lie between the number of workers ({num_workers}) and the number of samples "
+                f"({num_samples}) where only full batches count, got {self.batch_size}"
+            )
+        return num_samples // self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +141,7 @@ def train(
     Args:
         loss: from a batch to its mean loss (a scalar with a gradient).
         groups: the optimiser's parameter groups (`params`, `lr`, …); `lr` is the peak.
-        num_samples: samples an epoch; each is seen once, in an order drawn from (seed, epoch).
+        num_samples: samples an epoch; each is seen once (but see `drop_last`), in an order drawn from (seed, epoch).
         fingerprint: names the run; a directory that holds another one is refused.
         directory: where checkpoints and `log.jsonl` go; the same call continues from there. None keeps nothing.
         optimiser: makes the optimiser from the groups.
@@ -132,13 +150,15 @@ def train(
     Raises:
         DivergenceError: the loss or the gradient norm is not finite; names the step.
         FingerprintError: `directory` belongs to another run.
+        InputError: only full batches count, and there is none or one too small for the workers.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     parameters = [p for group in groups for p in group["params"]]
     updates = optimiser([dict(group) for group in groups])
     peaks = [group["lr"] for group in groups]
     world = join_world(parameters[0].device)
-    steps_per_epoch = math.ceil(num_samples / optimisation.batch_size)
+    steps_per_epoch = optimisation.steps_per_epoch(num_samples, world.size)
+    num_seen = steps_per_epoch * optimisation.batch_size if optimisation.drop_last else num_samples
     num_steps = steps_per_epoch * optimisation.epochs
     ema = [p.detach().clone() for p in parameters] if optimisation.ema_decay is not None else []
     state = _State()
@@ -178,7 +198,7 @@ def train(
             state.seconds = time.monotonic() - began
             progress(stage, state.step, num_steps)
             if within == steps_per_epoch - 1:
-                state.losses.append(state.sum / num_samples)
+                state.losses.append(state.sum / num_seen)
                 state.sum = 0.0
                 _log(directory, world, epoch=epoch + 1, step=state.step, loss=state.losses[-1], lr_factor=factor,
                      seconds=round(state.seconds, 3))  # fmt: skip
