@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning (`FLYP`): go on with a dual encoder's own pre-training, on images and prompts of their classes.
+"""Contrastive fine-tuning (`FLYP`): a dual encoder's own pre-training goes on, on images and prompts of their classes.
 
 Goyal, Kumar, Garg, Kolter & Raghunathan, "Finetune like you pretrain: Improved finetuning of zero-shot vision models",
 CVPR 2023, section 3. Deviations: images of one class in a batch are all positives of one another's prompts; sigmoid

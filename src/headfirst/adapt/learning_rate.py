@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from headfirst.types import Progress, silent
 Start = TypeVar("Start", contravariant=True)
 
 
+@runtime_checkable
 class Recipe(Protocol[Start]):
     """A frozen dataclass that trains a copy of `Start` at one learning rate."""
 

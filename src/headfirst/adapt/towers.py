@@ -130,7 +130,7 @@ def tune_towers(
     try:
         after = zero_shot.fit(model.eval())
     except InputError as error:
-        raise DivergenceError(f"after {len(record.losses)} epochs at {lr:g} the text tower is spent: {error}") from error
+        raise DivergenceError(f"after {len(record.losses)} epochs at learning rate {lr:g}: {error}") from error
     count = sum(p.numel() for group in groups for p in group["params"])
     head_norms = (_head_norm(before), _head_norm(after))
     backbone = model.cpu().image_alone().requires_grad_(True)
@@ -147,7 +147,7 @@ def prompted_loss(
     micro_batch: int | None = None,
     workers: dist.ProcessGroup | None = None,
 ) -> Float[Tensor, ""]:
-    """The encoder's own pre-training loss on B images and their prompts; those of one class are positives of one another.
+    """The encoder's own pre-training loss on B images and their prompts; a class is positives of one another.
 
     Args:
         view: from a slice of the batch to its normalised images; called again for the gradient of a micro-batch.
@@ -184,7 +184,7 @@ def embed_prompts(
 
 
 def draw_prompts(
-    prompts: Sequence[Sequence[str]], labels: np.ndarray, *, seed: int, epoch: int, samples: np.ndarray
+    prompts: Sequence[tuple[str, ...]], labels: np.ndarray, *, seed: int, epoch: int, samples: np.ndarray
 ) -> list[str]:
     """One of the sentences of each image's class, drawn from (seed, epoch, sample).
 

@@ -58,6 +58,8 @@ def sharing_workers(world: World, num_samples: int, batch_size: int) -> Callable
     """
     if world.size == 1:
         return lambda _: None
-    sizes = {min(batch_size, num_samples), num_samples % batch_size}
-    few = {size: dist.new_group(range(size)) for size in sorted(sizes) if 0 < size < world.size}
-    return lambda size: few.get(size, dist.group.WORLD)
+    everybody = dist.group.WORLD
+    assert isinstance(everybody, dist.ProcessGroup)
+    sizes = {min(batch_size, num_samples), num_samples % batch_size} - {0}
+    groups = {size: everybody if size >= world.size else dist.new_group(range(size)) for size in sorted(sizes)}
+    return lambda size: groups[size]
