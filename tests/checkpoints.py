@@ -134,3 +134,22 @@ def checkpoints(tmp_path_factory):
         return written[model_type]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(tmp_path_factory):
+    """A random BERT that pools by the mean, as sentence encoders are saved."""
+    directory = tmp_path_factory.mktemp("bert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.BertConfig(
+            vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            max_position_embeddings=40, pad_token_id=0,
+        )  # fmt: skip
+        transformers.BertModel(config).save_pretrained(directory)
+    write_tokenizer(directory, context_length=30)
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False})
+    )
+    return directory

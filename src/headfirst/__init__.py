@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headfirst.adapt import KNN, LPFT, FineTune, LinearProbe, TunedModel, WiSE, ZeroShot, on_backbone
+    from headfirst.adapt import FLYP, KNN, LPFT, FineTune, LinearProbe, TunedModel, WiSE, ZeroShot, on_backbone
     from headfirst.artefact import load_model, save_model
     from headfirst.data import ImageSet, ImageSplit, prepare
     from headfirst.errors import HeadfirstError
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from headfirst.types import Features, Predictions, Preprocessing, Report
 
 _HOMES = {
-    "headfirst.adapt": ("KNN", "LPFT", "FineTune", "LinearProbe", "TunedModel", "WiSE", "ZeroShot", "on_backbone"),
+    "headfirst.adapt": (
+        "FLYP",
+        "KNN",
+        "LPFT",
+        "FineTune",
+        "LinearProbe",
+        "TunedModel",
+        "WiSE",
+        "ZeroShot",
+        "on_backbone",
+    ),
     "headfirst.artefact": ("load_model", "save_model"),
     "headfirst.data": ("ImageSet", "ImageSplit", "prepare"),
     "headfirst.errors": ("HeadfirstError",),
@@ -36,6 +46,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "FLYP",
     "KNN",
     "LPFT",
     "Features",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 import torch
 import transformers
 
-from checkpoints import write_tokenizer
 from headfirst.errors import BackboneError, InputError
 from headfirst.nn import load_backbone, load_dual_encoder, load_text_tower, pair
 from headfirst.nn.families import FAMILIES
@@ -17,25 +15,6 @@ from headfirst.nn.families import FAMILIES
 JOINT = sorted(name for name, family in FAMILIES.items() if family.joint)
 TEXTS = ["a photo of a cat", "a red dog", "the thing", "a drawing of a green dog ."]
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(scope="module")
-def sentence_encoder(tmp_path_factory):
-    """A random BERT that pools by the mean, as sentence encoders are saved."""
-    directory = tmp_path_factory.mktemp("bert")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = transformers.BertConfig(
-            vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=40, pad_token_id=0,
-        )  # fmt: skip
-        transformers.BertModel(config).save_pretrained(directory)
-    write_tokenizer(directory, context_length=30)
-    (directory / "1_Pooling").mkdir()
-    (directory / "1_Pooling" / "config.json").write_text(
-        json.dumps({"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False})
-    )
-    return directory
 
 
 @pytest.mark.parametrize("model_type", JOINT)

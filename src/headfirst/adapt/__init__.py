@@ -2,6 +2,7 @@
 
 from headfirst.adapt.distortion import DistortionMeter, outside_share
 from headfirst.adapt.fine_tune import LPFT, FineTune
+from headfirst.adapt.flyp import FLYP
 from headfirst.adapt.heads import NeighbourHead, as_module, on_backbone
 from headfirst.adapt.knn import KNN, KNNModel
 from headfirst.adapt.learning_rate import Trial, best_trial, halves, search
@@ -13,6 +14,7 @@ from headfirst.adapt.wise import WiSE
 from headfirst.adapt.zero_shot import ZeroShot, ZeroShotModel
 
 __all__ = [
+    "FLYP",
     "KNN",
     "LPFT",
     "PLAIN",

@@ -1,6 +1,6 @@
 """The distortion meter: while a backbone is tuned, how far its features move inside and outside their home span.
 
-What enters: the classifier training starts from and its training images, whose labels are not read. What leaves: a
+What enters: what training starts from and its training images, whose labels are not read. What leaves: a
 reading after epochs 1, 2, 4, 8, … and the last, and one warning where the movement outside the span exceeds what
 held-out home features already have there.
 
@@ -24,7 +24,7 @@ from headfirst.data import ImageSplit, normalise
 from headfirst.errors import DistortionWarning
 from headfirst.features import embed
 from headfirst.metrics import energy_inside, movement, span
-from headfirst.nn import ImageClassifier, PretrainedBackbone
+from headfirst.nn import DualEncoder, ImageClassifier, PretrainedBackbone
 from headfirst.randomness import keyed_permutation
 from headfirst.types import DistortionReading
 
@@ -37,7 +37,7 @@ class DistortionMeter:
     """A callback of the training loop.
 
     Args:
-        start: the classifier before training; its backbone is the reference.
+        start: the classifier or dual encoder before training; its backbone or image tower is the reference.
         images: prepared training images; at most `SPANNING` of them span home, `BUFFER` of those are watched.
         num_epochs: the length of the training.
         method, stage: names for the readings and for the warning.
@@ -46,7 +46,7 @@ class DistortionMeter:
 
     def __init__(
         self,
-        start: ImageClassifier,
+        start: ImageClassifier | DualEncoder,
         images: ImageSplit,
         *,
         num_epochs: int,
@@ -59,10 +59,11 @@ class DistortionMeter:
         self.epochs = {2**power for power in range(32) if 2**power < num_epochs} | {num_epochs}
         home = images.take(keyed_permutation(len(images), 0xD157)[:SPANNING].tolist())
         self.buffer = home.take(range(min(BUFFER, len(home))))
-        features = embed(start.backbone, home, device=device).values
+        reference = _backbone(start)
+        features = embed(reference, home, device=device).values
         self.basis = span(features, ENERGY)
         self.threshold = outside_share(features)
-        self.before = watched(start.backbone, self.buffer, device)
+        self.before = watched(reference, self.buffer, device)
         self.readings = {0: DistortionReading(method=method, epoch=0, inside=0.0, outside=0.0)}
         if log is not None and log.is_file():
             for line in log.read_text().splitlines():
@@ -73,8 +74,7 @@ class DistortionMeter:
         """Read after this epoch where one is due; never ends the training."""
         if epochs_done not in self.epochs:
             return False
-        assert isinstance(module, ImageClassifier)
-        moved = movement(self.before, watched(module.backbone, self.buffer, self.device), self.basis)
+        moved = movement(self.before, watched(_backbone(module), self.buffer, self.device), self.basis)
         reading = DistortionReading(
             method=self.method,
             epoch=epochs_done,
@@ -100,6 +100,13 @@ class DistortionMeter:
         """What the model's record keeps."""
         readings = [asdict(self.readings[epoch]) for epoch in sorted(self.readings)]
         return {"threshold": self.threshold, "readings": readings}
+
+
+def _backbone(module: nn.Module) -> PretrainedBackbone:
+    if isinstance(module, DualEncoder):
+        return module.image
+    assert isinstance(module, ImageClassifier)
+    return module.backbone
 
 
 def outside_share(features: Float[Tensor, "n d"]) -> float:

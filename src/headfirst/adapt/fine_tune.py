@@ -7,12 +7,12 @@ and Underperform Out-of-Distribution", ICLR 2022. Deviations: AdamW instead of S
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from headfirst.adapt.heads import as_module
-from headfirst.adapt.learning_rate import Trial, best_trial, search
+from headfirst.adapt.learning_rate import Trial, at_best_rate, check_rates, tuned_model
 from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
 from headfirst.adapt.tuned import TunedModel
 from headfirst.adapt.tuning import Tuning, tune
@@ -62,9 +62,7 @@ class FineTune:
     method: ClassVar[str] = "finetune"
 
     def __post_init__(self) -> None:
-        rates = self.lr_grid if self.lr is None else (self.lr,)
-        if not rates or any(not rate > 0 for rate in rates):
-            raise InputError(f"learning rates must be positive, got {rates}")
+        check_rates(self.lr, self.lr_grid)
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay is a factor in (0, 1], got {self.layer_decay}")
         if self.frozen_stages < 0 or self.stored_views < 1:
@@ -132,39 +130,32 @@ class FineTune:
         if val is not None:
             val, _ = prepare_split(val, backbone.preprocessing, progress=progress)
         start = self.start(backbone, train, seed=seed, head=head)
-        if self.lr is not None:
-            tuning = tune(start, train, self, lr=self.lr, seed=seed, val=val, directory=directory, device=device,
-                          progress=progress, stage=self.method)  # fmt: skip
-            chosen_on = "fixed" if self.patience is None or val is None else val.name
-            return self.model(tuning, lr=self.lr, seed=seed, chosen_on=chosen_on)
-        if val is None:
-            raise InputError("the learning rate is chosen on validation images: pass val=, or fix it with lr=")
-        trials = search(start, train, val, self, seed=seed, directory=directory, device=device, progress=progress)
-        best = best_trial(trials, val)
-        return self.model(best.tuning, lr=best.lr, seed=seed, chosen_on=val.name, trials=trials)
+        model = at_best_rate(start, train, val, self, seed=seed, directory=directory, device=device, progress=progress)
+        return model if val is None or self.patience is None else replace(model, chosen_on=val.name)
+
+    def tune(
+        self,
+        start: ImageClassifier,
+        images: ImageSplit,
+        *,
+        lr: float,
+        seed: int,
+        val: ImageSplit | None = None,
+        directory: Path | None = None,
+        until_epoch: int | None = None,
+        device: str = "cpu",
+        progress: Progress = silent,
+        stage: str = "fine-tuning",
+    ) -> Tuning:
+        """Train a copy of `start` at one learning rate; see `headfirst.adapt.tune`."""
+        return tune(start, images, self, lr=lr, seed=seed, val=val, directory=directory, until_epoch=until_epoch,
+                    device=device, progress=progress, stage=stage)  # fmt: skip
 
     def model(
         self, tuning: Tuning | None, *, lr: float, seed: int, chosen_on: str, trials: tuple[Trial, ...] = ()
     ) -> TunedModel:
         """Wrap a finished training as the model it made."""
-        assert tuning is not None
-        return TunedModel(
-            classifier=tuning.classifier,
-            method=self.method,
-            recipe={"name": type(self).__name__, **asdict(replace(self, lr=lr))},
-            seed=seed,
-            chosen_on=chosen_on,
-            record={
-                "lr": lr,
-                "seconds": tuning.record.seconds,
-                "search_seconds": sum((trial.seconds for trial in trials), start=0.0),
-                "trained_parameters": tuning.trained_parameters,
-                "losses": list(tuning.record.losses),
-                "distortion": tuning.distortion,
-                "head_norms": list(tuning.head_norms),
-                "trials": [trial.summary() for trial in trials],
-            },
-        )
+        return tuned_model(self, tuning, lr=lr, seed=seed, chosen_on=chosen_on, trials=trials)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,25 +10,62 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfirst.adapt.tuned import logits
-from headfirst.adapt.tuning import Tuning, tune
+from headfirst.adapt.tuned import TunedModel, logits
+from headfirst.adapt.tuning import Tuning
 from headfirst.data import ImageSplit
-from headfirst.errors import DivergenceError
-from headfirst.nn import ImageClassifier
+from headfirst.errors import DivergenceError, InputError
 from headfirst.randomness import keyed_permutation
 from headfirst.types import Progress, silent
 
-if TYPE_CHECKING:
-    from headfirst.adapt.fine_tune import FineTune
+Start = TypeVar("Start", contravariant=True)
+
+
+@runtime_checkable
+class Recipe(Protocol[Start]):
+    """A frozen dataclass that trains a copy of `Start` at one learning rate."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    method: ClassVar[str]
+
+    @property
+    def lr(self) -> float | None: ...
+    @property
+    def lr_grid(self) -> tuple[float, ...]: ...
+    @property
+    def epochs(self) -> int: ...
+
+    def tune(
+        self,
+        start: Start,
+        images: ImageSplit,
+        *,
+        lr: float,
+        seed: int,
+        val: ImageSplit | None = None,
+        directory: Path | None = None,
+        until_epoch: int | None = None,
+        device: str = "cpu",
+        progress: Progress = silent,
+        stage: str = "training",
+    ) -> Tuning:
+        """Train at `lr`; with `until_epoch` pause there, and the same call goes on."""
+        ...
+
+
+def check_rates(lr: float | None, lr_grid: tuple[float, ...]) -> None:
+    """Refuse a recipe without a positive learning rate to train at."""
+    rates = lr_grid if lr is None else (lr,)
+    if not rates or any(not rate > 0 for rate in rates):
+        raise InputError(f"learning rates must be positive, got {rates}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +84,10 @@ class Trial:
 
 
 def search(
-    start: ImageClassifier,
+    start: Start,
     train: ImageSplit,
     val: ImageSplit,
-    recipe: FineTune,
+    recipe: Recipe[Start],
     *,
     seed: int,
     directory: Path | None = None,
@@ -71,9 +108,9 @@ def search(
     def run(lr: float, until_epoch: int | None) -> None:
         # A shorter schedule's first epochs would not be those of the full one: pause the full one instead.
         try:
-            tuning = tune(start, train, recipe, lr=lr, seed=seed, val=val, directory=directory / f"lr-{lr:g}",
-                          until_epoch=until_epoch, device=device, progress=progress,
-                          stage=f"{recipe.method} at learning rate {lr:g}")  # fmt: skip
+            tuning = recipe.tune(start, train, lr=lr, seed=seed, val=val, directory=directory / f"lr-{lr:g}",
+                                 until_epoch=until_epoch, device=device, progress=progress,
+                                 stage=f"{recipe.method} at learning rate {lr:g}")  # fmt: skip
         except DivergenceError as error:
             trials[lr] = Trial(lr, None, None, 0.0, f"diverged: {error}")
         else:
@@ -140,3 +177,61 @@ def halves(val: ImageSplit) -> tuple[np.ndarray, np.ndarray]:
     order = keyed_permutation(len(val), 0x5EED)
     order = order[np.argsort(np.asarray(val.labels)[order], kind="stable")]  # class by class
     return np.sort(order[0::2]), np.sort(order[1::2])
+
+
+def at_best_rate(
+    start: Start,
+    train: ImageSplit,
+    val: ImageSplit | None,
+    recipe: Recipe[Start],
+    *,
+    seed: int,
+    directory: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> TunedModel:
+    """The model that `recipe.lr` makes, or the rate of `recipe.lr_grid` that `val` chooses.
+
+    Raises:
+        InputError: there is a rate to choose, and no `val`.
+        DivergenceError: every rate diverged.
+    """
+    if recipe.lr is not None:
+        tuning = recipe.tune(start, train, lr=recipe.lr, seed=seed, val=val, directory=directory, device=device,
+                             progress=progress, stage=recipe.method)  # fmt: skip
+        return tuned_model(recipe, tuning, lr=recipe.lr, seed=seed, chosen_on="fixed")
+    if val is None:
+        raise InputError("the learning rate is chosen on validation images: pass val=, or fix it with lr=")
+    trials = search(start, train, val, recipe, seed=seed, directory=directory, device=device, progress=progress)
+    best = best_trial(trials, val)
+    return tuned_model(recipe, best.tuning, lr=best.lr, seed=seed, chosen_on=val.name, trials=trials)
+
+
+def tuned_model(
+    recipe: Recipe[Any],
+    tuning: Tuning | None,
+    *,
+    lr: float,
+    seed: int,
+    chosen_on: str,
+    trials: tuple[Trial, ...] = (),
+) -> TunedModel:
+    """A finished training as the model it made."""
+    assert tuning is not None
+    return TunedModel(
+        classifier=tuning.classifier,
+        method=recipe.method,
+        recipe={"name": type(recipe).__name__, **asdict(replace(recipe, lr=lr))},
+        seed=seed,
+        chosen_on=chosen_on,
+        record={
+            "lr": lr,
+            "seconds": tuning.record.seconds,
+            "search_seconds": sum((trial.seconds for trial in trials), start=0.0),
+            "trained_parameters": tuning.trained_parameters,
+            "losses": list(tuning.record.losses),
+            "distortion": tuning.distortion,
+            "head_norms": list(tuning.head_norms),
+            "trials": [trial.summary() for trial in trials],
+        },
+    )

@@ -58,7 +58,7 @@ class TunedModel:
 
     Attributes:
         classifier: backbone and head, in eval mode.
-        method: `probe`, `finetune`, `lp-ft` or `wise-ft`.
+        method: `zero-shot`, `probe`, `finetune`, `lp-ft`, `flyp`, `wise-ft` …
         recipe: the recipe's fields, as JSON holds them.
         seed: seed of training.
         chosen_on: the split that chose the hyper-parameters, "fixed" where there were none to choose.

@@ -71,9 +71,7 @@ def tune(
         DataError: an image without a label, or no images.
         DivergenceError: loss or gradient became non-finite; names the step.
     """
-    labels = torch.as_tensor(images.labels)
-    if len(labels) == 0 or bool((labels < 0).any()):
-        raise DataError(f"fine-tuning needs labelled images, but {images.name!r} has {int((labels < 0).sum())} without")
+    labels = labels_of(images)
     if recipe.frozen_stages > len(start.backbone.stages):
         raise InputError(
             f"frozen_stages={recipe.frozen_stages}, but {start.backbone.name} has {len(start.backbone.stages)} stages"
@@ -129,6 +127,14 @@ def tune(
     return Tuning(model, record, count, meter.record(), (head_norm(start), head_norm(model)))
 
 
+def labels_of(images: ImageSplit) -> Tensor:
+    """(N,) int64 labels, if there are images and every one has a label."""
+    labels = torch.as_tensor(images.labels)
+    if len(labels) == 0 or bool((labels < 0).any()):
+        raise DataError(f"fine-tuning needs labelled images, but {images.name!r} has {int((labels < 0).sum())} without")
+    return labels
+
+
 def head_norm(model: ImageClassifier) -> float:
     """Frobenius norm of the head's weight."""
     weight = model.head.weight
@@ -164,11 +170,16 @@ def set_training_mode(model: ImageClassifier, recipe: FineTune) -> None:
     """Train mode (dropout), but batch norm keeps its statistics unless asked, and frozen stages stay in eval mode."""
     model.train()
     if not recipe.train_batch_norm:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        still_batch_norm(model)
     for stage in model.backbone.stages[: recipe.frozen_stages]:
         stage.eval()
+
+
+def still_batch_norm(model: nn.Module) -> None:
+    """Batch norm in eval mode: it uses its statistics and does not move them."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _inputs(

@@ -1,6 +1,7 @@
 """One training loop: checkpoint, resume, progress, devices. Probes and monitors enter as callbacks."""
 
 from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from headfirst.train.distributed import join_world, sharing_workers
 from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, train
 from headfirst.train.signals import graceful_stop
 from headfirst.train.tensorboard import write_events
@@ -12,9 +13,11 @@ __all__ = [
     "Optimisation",
     "TrainRecord",
     "graceful_stop",
+    "join_world",
     "learning_rate_factor",
     "load_checkpoint",
     "save_checkpoint",
+    "sharing_workers",
     "train",
     "write_events",
 ]

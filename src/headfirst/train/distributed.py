@@ -7,7 +7,7 @@ not divide by the number of workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,3 +45,22 @@ def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
     *sums, anywhere = flat.split([*(g.numel() for g in gradients), len(parameters)])
     for parameter, gradient, total, count in zip(parameters, gradients, sums, anywhere.tolist(), strict=True):
         parameter.grad = gradient.copy_(total.view_as(gradient)) if count else None
+
+
+def sharing_workers(world: World, num_samples: int, batch_size: int) -> Callable[[int], dist.ProcessGroup | None]:
+    """From the samples of a batch to the workers that hold some of it: for losses that look at the whole batch.
+
+    A batch may have fewer samples than there are workers, and those without any take no part in its loss. Every worker
+    must call this, once before the training.
+
+    Returns:
+        A function of `Batch.num_global`, for batches of an epoch of `num_samples` cut into `batch_size`; None: this
+        process holds it all.
+    """
+    if world.size == 1:
+        return lambda _: None
+    everybody = dist.group.WORLD
+    assert isinstance(everybody, dist.ProcessGroup)
+    sizes = {min(batch_size, num_samples), num_samples % batch_size} - {0}
+    groups = {size: everybody if size >= world.size else dist.new_group(range(size)) for size in sorted(sizes)}
+    return lambda size: groups[size]
