@@ -1,11 +1,11 @@
-"""Named drawings: two towers trained on one drawing style, then asked about held-out drawings in that style and another.
+"""Named drawings: two towers trained on one drawing style, then asked about held-out drawings in two styles.
 
     python bench/emoji.py --pairs FOLDER --image-tower DIRECTORY --text-tower DIRECTORY [--epochs 20]
 
-`FOLDER/pairs.csv` has the columns path, caption, label, split, domain. Trained on `train` of the first domain; every number
-is of `test`, whose drawings are in neither style's training part, in the style trained on (home) and in the other (away):
-retrieval by name, the category by its words without any label, and a probe on the category with the training images' labels.
-The image tower as it came is probed beside it. Intervals are exact binomial or a bootstrap over images.
+`FOLDER/pairs.csv` has the columns path, caption, label, split, domain. Trained on `train` of the domain `--home`; every
+number is of `test`, whose drawings are in neither style's training part, in that style (home) and the other (away):
+retrieval by name, the category by its words without any label, and a probe on the category with the training images'
+labels. The image tower as it came is probed beside it. Intervals are over images.
 """
 
 from __future__ import annotations

@@ -21,9 +21,11 @@ from headfirst.artefact import load_model
 from headfirst.data import ImageSet
 from headfirst.errors import DataError, FingerprintError, InputError
 from headfirst.evaluation import load_predictions
+from headfirst.features import torch_threads
 from headfirst.nn import PretrainedBackbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
+from headfirst.study.fits import Fits
 
 RECIPE = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
 
@@ -151,6 +153,19 @@ def test_plan_names_every_step(images: ImageSet, backbone: PretrainedBackbone):
     text = " ".join(step.what for step in steps)
     assert all(method in text for method in ("knn", "probe", "finetune", "lp-ft", "wise-ft"))
     assert all(step.seconds >= 0 for step in steps)
+
+
+def test_a_resumed_run_computes_on_as_many_threads_as_it_began_with(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+    monkeypatch.setattr(Fits, "results", lambda _: {})
+    monkeypatch.setattr("headfirst.study.main_job._conclude", lambda *_: seen.append(torch.get_num_threads()))
+    for threads in (2, 1):  # as many as there happened to be free
+        with torch_threads(threads):
+            run(images, backbone, RECIPE, out=tmp_path)
+    assert seen == [2, 2]
+    assert torch.get_num_threads() == 1
 
 
 SCRIPT = """

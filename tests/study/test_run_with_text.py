@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headfirst.adapt import FineTune, ZeroShot
+from headfirst.adapt import FLYP, FineTune, ZeroShot
 from headfirst.artefact import load_model
 from headfirst.data import ImageSet
 from headfirst.errors import FingerprintError, InputError
@@ -17,10 +17,11 @@ from headfirst.nn import DualEncoder, PretrainedBackbone, load_dual_encoder
 from headfirst.study import Run, plan, run
 
 RECIPE = Run(
-    methods=("anchored-probe",),
+    methods=("anchored-probe", "flyp"),
     shots=4,
     seeds=2,
     tuning=FineTune(epochs=1, lr=1e-3),
+    flyp=FLYP(epochs=1, lr_grid=(1e-4, 1e-3), batch_size=6),
     templates=("a {} thing", "the {}"),
 )
 
@@ -48,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, unprepared: ImageSet, enc
 def test_zero_shot_comes_along_and_needs_no_label(finished, unprepared: ImageSet, encoder: DualEncoder):
     out, report = finished
     methods = list(dict.fromkeys(row.method for row in report.rows if row.metric == "accuracy"))
-    assert methods == ["zero-shot", "probe", "anchored-probe"]
+    assert methods == ["zero-shot", "probe", "anchored-probe", "flyp"]
     predictions = [
         load_predictions(out / "work" / "predictions" / f"zero-shot-{seed}.safetensors")[0] for seed in (0, 1)
     ]
@@ -66,7 +67,7 @@ def test_it_may_be_recommended_saved_and_loaded(finished):
     out, report = finished
     model = load_model(out / "model")
     assert model.method == report.recommendation.method
-    assert model.method in ("zero-shot", "probe", "anchored-probe")
+    assert model.method in ("zero-shot", "probe", "anchored-probe", "flyp")
     assert json.loads((out / "model" / "headfirst.json").read_text())["recipe"]
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, run, stages, zero_shot
+from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, pretraining, run, stages, zero_shot
 from headfirst.cli.console import note
 from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
@@ -29,6 +29,7 @@ VERBS = (
     comparing.compare,
     stages.embed,
     stages.adapt,
+    pretraining.pretrain,
     stages.evaluate,
     predict.predict,
     zero_shot.zero_shot,

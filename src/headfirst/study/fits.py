@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headfirst.adapt import (
+    FLYP,
     KNN,
     LPFT,
     FineTune,
@@ -29,7 +30,6 @@ from headfirst.adapt import (
     halves,
     on_backbone,
     search,
-    tune,
 )
 from headfirst.artefact import save_model
 from headfirst.data import ImageSet, ImageSplit, few_shot
@@ -156,13 +156,18 @@ class Fits:
         )
 
     def _fit_tuned(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
-        fields = {**asdict(self.recipe.tuning), "mirror": self.recipe.tuning.mirror and self.images.mirror}
-        recipe = FineTune(**fields) if method == "finetune" else LPFT(**fields)
+        mirror = self.recipe.tuning.mirror and self.images.mirror
         train, val = self.train_split(seed), self.images["val"]
         probe = self.probe(seed) if method == "lp-ft" else None
-        start = recipe.start(self.backbone, train, seed=seed, head=probe)
+        recipe: FineTune | FLYP
+        start: Any
+        if method == "flyp":
+            recipe, start = replace(self.recipe.flyp, mirror=mirror, templates=self.recipe.templates), self.encoder
+        else:
+            recipe = (FineTune if method == "finetune" else LPFT)(**{**asdict(self.recipe.tuning), "mirror": mirror})
+            start = recipe.start(self.backbone, train, seed=seed, head=probe)
         directory = self.work / "training" / f"{method}-{seed}"
-        rates = self._learning_rates(method, seed, found)
+        rates = self._learning_rates(method, recipe.lr, seed, found)
         trials: tuple[Trial, ...] = ()
         with measured() as cost:
             if rates is None:
@@ -171,8 +176,9 @@ class Fits:
                 rates = _chosen_rates(trials, val)
                 tunings = {trial.lr: trial.tuning for trial in trials if trial.lr in rates}
             else:
-                tuning = tune(start, train, recipe, lr=rates[0], seed=seed, val=val, directory=directory,
-                              device=self.device, progress=self.progress, stage=f"{method}, seed {seed}")  # fmt: skip
+                tuning = recipe.tune(start, train, lr=rates[0], seed=seed, val=val, directory=directory,
+                                     device=self.device, progress=self.progress,
+                                     stage=f"{method}, seed {seed}")  # fmt: skip
                 tunings = {rates[0]: tuning}
         search_seconds = sum((trial.seconds for trial in trials), start=0.0)
         models = {
@@ -229,11 +235,11 @@ class Fits:
         return replace(result, record=record)
 
     def _learning_rates(
-        self, method: str, seed: int, found: Mapping[tuple[str, int], Result]
+        self, method: str, lr: float | None, seed: int, found: Mapping[tuple[str, int], Result]
     ) -> tuple[float, ...] | None:
         """(chosen on all of val, on its first half, on its second half), as the first seed found them."""
-        if self.recipe.tuning.lr is not None:
-            return (self.recipe.tuning.lr,) * 3
+        if lr is not None:
+            return (lr,) * 3
         if seed == self.recipe.seed:
             return None
         return tuple(found[method, self.recipe.seed].record["rates"])

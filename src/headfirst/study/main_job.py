@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from headfirst.adapt import PLAIN, FineTune, check_templates
+from headfirst.adapt import FLYP, PLAIN, FineTune, check_templates
 from headfirst.artefact import load_model, save_model
 from headfirst.data import ImageSet, audit, cap_per_class, corrupt_mixed, few_shot, prepare
 from headfirst.errors import FingerprintError, InputError, did_you_mean
@@ -34,6 +35,7 @@ from headfirst.evaluation import (
     trust_rows,
     versions,
 )
+from headfirst.features import torch_threads
 from headfirst.metrics import WORST_SHIFT
 from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.study.choose import CORRUPTED, HOME, choose
@@ -63,6 +65,7 @@ class Run:
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).
         tuning: the recipe shared by `finetune` and `lp-ft`; its `mirror` is taken from the images.
+        flyp: the recipe of `flyp`; its `mirror` is taken from the images, its `templates` from below.
         alphas: of WiSE-FT; of several, the first seed chooses one by log-loss on `val` and `val-corrupted`.
         home_weight: share of home in the utility that the recommendation maximises; the rest is away.
         templates: sentences with `{}` for the class name, for the methods with text.
@@ -74,6 +77,7 @@ class Run:
     seed: int = 0
     severity: int = 3
     tuning: FineTune = field(default_factory=FineTune)
+    flyp: FLYP = field(default_factory=FLYP)
     alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     home_weight: float = 0.5
     templates: tuple[str, ...] = PLAIN
@@ -138,7 +142,8 @@ def run(
     images = ready(images, backbone, recipe, progress=progress)
     work = _open_work(out, run_fingerprint(images, backbone, recipe, encoder), fresh)
     fits = Fits(images, backbone, recipe, work, device, progress, encoder)
-    return _conclude(fits, fits.results(), out)
+    with torch_threads(_thread_count(work)):
+        return _conclude(fits, fits.results(), out)
 
 
 def ready(images: ImageSet, backbone: PretrainedBackbone, recipe: Run, *, progress: Progress = silent) -> ImageSet:
@@ -271,6 +276,15 @@ def _cost(method: str, records: Sequence[Mapping[str, Any]]) -> Cost:
         peak_memory=max(record["peak_memory"] for record in records),
         trained_parameters=records[0]["trained_parameters"],
     )
+
+
+def _thread_count(work: Path) -> int:
+    """As many threads as the run began with: on another number sums round otherwise, and what was begun is no longer
+    what the same command would begin."""
+    record = work / "threads"
+    if not record.is_file():
+        record.write_text(str(torch.get_num_threads()))
+    return int(record.read_text())
 
 
 def _open_work(out: Path, fingerprint: str, fresh: bool) -> Path:

@@ -48,12 +48,12 @@ def plan(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> tuple[S
             seconds=forward * sum(counts.values()),
         ),
     ]
-    tuned = [m for m in recipe.all_methods if m in ("finetune", "lp-ft")]
-    epochs = recipe.tuning.epochs
     for method in recipe.all_methods:
-        if method in tuned:
+        if method in ("finetune", "lp-ft", "flyp"):
+            tuning = recipe.flyp if method == "flyp" else recipe.tuning
+            epochs = tuning.epochs
             pause = max(1, round(epochs / 3))
-            num_rates = len(recipe.tuning.lr_grid) if recipe.tuning.lr is None else 1
+            num_rates = len(tuning.lr_grid) if tuning.lr is None else 1
             survivors = -(-num_rates // 2)
             search_epochs = num_rates * pause + survivors * (epochs - pause) if num_rates > 1 else epochs
             seconds = training * num_train * (search_epochs + (recipe.seeds - 1) * epochs)
