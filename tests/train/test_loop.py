@@ -239,11 +239,17 @@ def test_interrupt_in_process_saves(tmp_path: Path):
     assert weights(resumed) == weights(whole)
 
 
+def with_a_parameter_that_no_loss_reaches(module: nn.Module) -> nn.Module:
+    """Weight decay must leave it alone, whatever the number of workers."""
+    module.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    return module
+
+
 WORKER = """
 import sys, torch
 sys.path.insert(0, {here!r})
 import test_loop as t
-m = t.network(dropout=0.0)
+m = t.with_a_parameter_that_no_loss_reaches(t.network(dropout=0.0))
 r = t.fit(m)
 torch.save([p.detach() for p in m.parameters()], sys.argv[1] + "/" + __import__("os").environ["RANK"])
 """
@@ -260,8 +266,9 @@ def test_workers_take_the_step_of_the_whole_batch(tmp_path: Path, workers: int):
         for rank in range(workers)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0] * workers
-    alone = network(dropout=0.0)
+    alone = with_a_parameter_that_no_loss_reaches(network(dropout=0.0))
     fit(alone)  # 37 samples in batches of 8: the last batch of 5 divides by neither 2 nor 3
     for rank in range(workers):
         for mine, reference in zip(torch.load(tmp_path / str(rank)), alone.parameters(), strict=True):
             torch.testing.assert_close(mine, reference.detach(), rtol=0, atol=1e-12)
+    assert alone.spare.tolist() == [1, 1]

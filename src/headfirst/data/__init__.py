@@ -1,4 +1,4 @@
-"""Files to batches: image sets, decoding, preprocessing, pixel cache, splits, corruptions, leak audit."""
+"""Files to batches: image sets, pairs, decoding, preprocessing, pixel cache, splits, corruptions, leak audit."""
 
 from headfirst.data.assemble import NoLabelsError
 from headfirst.data.audit import audit
@@ -7,6 +7,7 @@ from headfirst.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt
 from headfirst.data.decode import decode_image, read_image
 from headfirst.data.folders import read_paths
 from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
+from headfirst.data.pairs import Pairs, PairSet
 from headfirst.data.pixels import prepare, prepare_split, usable_cores
 from headfirst.data.preprocess import geometry_key, normalise, preprocess
 from headfirst.data.rows import cache_dir, fill_rows
@@ -18,6 +19,8 @@ __all__ = [
     "ImageSet",
     "ImageSplit",
     "NoLabelsError",
+    "PairSet",
+    "Pairs",
     "Pixels",
     "audit",
     "augment",

@@ -40,7 +40,8 @@ def augment(
 
     Args:
         images: (B, 3, H, W) uint8 RGB.
-        seed, epoch: of the run and the pass.
+        seed: of the run.
+        epoch: which pass over the samples.
         samples: (B,) which sample each image is, e.g. its index in the training split.
         mirror: whether a mirrored image keeps its label (`ImageSet.mirror`).
 

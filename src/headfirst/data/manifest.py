@@ -13,22 +13,21 @@ others are left alone.
 
 from __future__ import annotations
 
-import csv
-import posixpath
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headfirst.data.assemble import Item, NoLabelsError, assemble, cut_all, cut_val, is_split
 from headfirst.data.imageset import UNLABELLED, ImageSet
+from headfirst.data.table import inside, read_table
 from headfirst.errors import DataError, InputError, did_you_mean
-
-_COLUMNS = ("path", "label", "split", "domain", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class Row:
+    """One row; `split` and `domain` are "" where the table does not say."""
+
     item: Item
     split: str
     domain: str
@@ -46,7 +45,7 @@ def read_manifest(path: Path, *, home: str | None = None, seed: int = 0) -> Imag
         DataError: naming the row or the value that is wrong.
         InputError: home is needed, or is no domain of the table; pyarrow is missing.
     """
-    table = _read_table(path)
+    table = read_table(path, required=("path", "label"), optional=("split", "domain", "group"))
     rows = [_row(path, number, cells) for number, cells in enumerate(table, start=1)]
     if not rows:
         raise DataError(f"{path} has no rows below its header; list the images in it")
@@ -57,61 +56,7 @@ def read_manifest(path: Path, *, home: str | None = None, seed: int = 0) -> Imag
     return _assemble(path, rows, home, seed)
 
 
-def _read_table(path: Path) -> list[Mapping[str, str]]:
-    if path.suffix.lower() == ".csv":
-        return _read_csv(path)
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
-    raise DataError(f"{path} must end in .csv or .parquet to be a manifest")
-
-
-def _read_csv(path: Path) -> list[Mapping[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _require_columns(path, reader.fieldnames or ())
-            table = []
-            for number, row in enumerate(reader, start=1):
-                if None in row:
-                    raise DataError(
-                        f"{path}, row {number}: {len(row[None])} cells more than the header has; "
-                        "quote a cell that contains a comma"
-                    )
-                table.append({column: row.get(column) or "" for column in _COLUMNS})
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 CSV ({error})") from error
-    return table
-
-
-def _read_parquet(path: Path) -> list[Mapping[str, str]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"reading {path} needs pyarrow: pip install 'headfirst[parquet]', or save it as CSV"
-        ) from error
-    try:
-        names = pyarrow.parquet.read_schema(path).names
-        _require_columns(path, names)
-        wanted = [column for column in _COLUMNS if column in names]
-        rows = pyarrow.parquet.read_table(path, columns=wanted).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error})") from error
-    return [{c: "" if row.get(c) is None else str(row[c]) for c in _COLUMNS} for row in rows]
-
-
-def _require_columns(path: Path, names: Iterable[str]) -> None:
-    names = list(names)
-    for column in ("path", "label"):
-        if column not in names:
-            raise DataError(
-                f"{path} needs the columns path and label (and may have split, domain, group), separated "
-                f"by commas; its header is {', '.join(names) or 'empty'}{did_you_mean(column, names)}"
-            )
-
-
-def _row(path: Path, number: int, cells: Mapping[str, str]) -> _Row:
+def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
     where = f"{path}, row {number} ({cells['path']!r})"
     split, label = cells["split"], unicodedata.normalize("NFC", cells["label"]) or None
     if split and not is_split(split):
@@ -121,25 +66,12 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> _Row:
         )
     if label is None and split not in ("", UNLABELLED):
         raise DataError(f"{where}: split {split!r} needs a label; give one, or say unlabelled")
-    id_, file = _inside(path.parent, cells["path"], where)
+    id_, file = inside(path.parent, cells["path"], where)
     item = Item(id=id_, path=file, label=label, group=cells["group"] or None)
-    return _Row(item=item, split=UNLABELLED if label is None else split, domain=cells["domain"])
+    return Row(item=item, split=UNLABELLED if label is None else split, domain=cells["domain"])
 
 
-def _inside(folder: Path, name: str, where: str) -> tuple[str, Path]:
-    """The row's id and file, which must be under the manifest's folder, links followed."""
-    id_ = posixpath.normpath(name)
-    file = folder / id_
-    if "\0" in name or not name:
-        raise DataError(f"{where}: this is no path; give the image's path under {folder}")
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{where}: the file lies outside the data folder {folder}; move it inside")
-    if not file.is_file():
-        raise DataError(f"{where}: there is no file {file}; correct the row or take it out")
-    return id_, file
-
-
-def _refuse_repeats(path: Path, rows: Sequence[_Row]) -> None:
+def _refuse_repeats(path: Path, rows: Sequence[Row]) -> None:
     first: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         if row.item.id in first:
@@ -150,7 +82,7 @@ def _refuse_repeats(path: Path, rows: Sequence[_Row]) -> None:
         first[row.item.id] = number
 
 
-def _home(path: Path, rows: Sequence[_Row], home: str | None) -> str:
+def _home(path: Path, rows: Sequence[Row], home: str | None) -> str:
     domains = sorted({row.domain for row in rows})
     if home is not None:
         if home not in domains:
@@ -173,7 +105,7 @@ def _home(path: Path, rows: Sequence[_Row], home: str | None) -> str:
     return training[0]
 
 
-def _assemble(path: Path, rows: Sequence[_Row], home: str, seed: int) -> ImageSet:
+def _assemble(path: Path, rows: Sequence[Row], home: str, seed: int) -> ImageSet:
     splits: dict[str, list[Item]] = {}
     for row in rows:
         if row.domain == home or row.split == UNLABELLED:
@@ -193,9 +125,9 @@ def _assemble(path: Path, rows: Sequence[_Row], home: str, seed: int) -> ImageSe
         splits |= {split: list(items) for split, items in cut.parts.items()}
         rules.append(cut.rule)
     away = [row for row in rows if row.domain != home and row.split != UNLABELLED]
-    for split, rule in _shifts(away).items():
-        splits.setdefault(split, []).extend(rule.items)
-        rules.extend(rule.sentences)
+    for split, shift in shifts(away).items():
+        splits.setdefault(split, []).extend(shift.items)
+        rules.extend(shift.sentences)
     if home:
         rules.insert(0, f"Home is the domain {home}.")
     rules.extend(_part_groups(splits))
@@ -204,21 +136,23 @@ def _assemble(path: Path, rows: Sequence[_Row], home: str, seed: int) -> ImageSe
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shift:
+class Shift:
+    """Items of one split away from home, and the sentences that say so."""
+
     items: list[Item]
     sentences: list[str]
 
 
-def _shifts(away: Sequence[_Row]) -> dict[str, _Shift]:
+def shifts(away: Sequence[Row]) -> dict[str, Shift]:
     """The rows of the other domains, by split."""
-    shifts: dict[str, _Shift] = {}
+    found: dict[str, Shift] = {}
     for domain in sorted({row.domain for row in away}):
         rows = [row for row in away if row.domain == domain]
         name = domain or "other"
         chosen_on = [row.item for row in rows if row.split in ("val", f"val-{name}")]
         if chosen_on:
             sentence = f"val-{name} are the {len(chosen_on)} validation rows of the domain {name}."
-            shifts[f"val-{name}"] = _Shift(items=chosen_on, sentences=[sentence])
+            found[f"val-{name}"] = Shift(items=chosen_on, sentences=[sentence])
         rest = [row for row in rows if row.split not in ("val", f"val-{name}")]
         tested = [row for row in rest if row.split not in ("train", "")]
         kept, sentences = tested or rest, []
@@ -226,8 +160,8 @@ def _shifts(away: Sequence[_Row]) -> dict[str, _Shift]:
             left = len(rest) - len(tested)
             sentences = [f"shift-{name} are the test rows of the domain {name}; its other {left} are left out."]
         if kept:
-            shifts[f"shift-{name}"] = _Shift(items=[row.item for row in kept], sentences=sentences)
-    return shifts
+            found[f"shift-{name}"] = Shift(items=[row.item for row in kept], sentences=sentences)
+    return found
 
 
 def _refuse_parted_groups(path: Path, splits: Mapping[str, Sequence[Item]]) -> None:

@@ -59,6 +59,13 @@ from headfirst.metrics.other_intervals import (
     bootstrap_statistic,
     calibration_error_interval,
 )
+from headfirst.metrics.retrieval import (
+    alignment,
+    modality_gap,
+    retrieval_ranks,
+    retrieval_recall,
+    uniformity,
+)
 from headfirst.metrics.rows import (
     MEAN_OVER_SHIFTS,
     WORST_SHIFT,
@@ -95,6 +102,7 @@ __all__ = [
     "accuracy",
     "adaptive_scores",
     "agreement",
+    "alignment",
     "area_under_risk_coverage",
     "auroc",
     "auroc_interval",
@@ -129,6 +137,7 @@ __all__ = [
     "mean_over_shifts_row",
     "mean_over_splits",
     "metric_rows",
+    "modality_gap",
     "movement",
     "negative_log_likelihood",
     "neighbour_distance",
@@ -137,7 +146,10 @@ __all__ = [
     "prediction_sets",
     "principal_angles",
     "reliability_bins",
+    "retrieval_ranks",
+    "retrieval_recall",
     "risk_coverage",
     "span",
+    "uniformity",
     "worst_shift_row",
 ]

@@ -74,8 +74,10 @@ def classwise_calibration_error(
     error it sees the probabilities of the classes that were not predicted.
 
     Args:
-        probabilities, labels, num_bins, binning: as in `expected_calibration_error`; "mass" makes it the
-            adaptive calibration error.
+        probabilities: as in `expected_calibration_error`.
+        labels: in [0, K).
+        num_bins: at least 1.
+        binning: "mass" makes it the adaptive calibration error.
 
     Raises:
         InputError: as `expected_calibration_error`.
@@ -120,7 +122,10 @@ def reliability_bins(
     """Confidence against accuracy, bin by bin; Σ count/N |accuracy - confidence| is the expected calibration error.
 
     Args:
-        probabilities, labels, num_bins, binning: as in `expected_calibration_error`.
+        probabilities: as in `expected_calibration_error`.
+        labels: in [0, K).
+        num_bins: at least 1.
+        binning: bins of equal width or of equal numbers of images.
 
     Raises:
         InputError: as `expected_calibration_error`.

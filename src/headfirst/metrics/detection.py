@@ -201,7 +201,8 @@ def auroc_interval(
     trials with one outcome, and their exact bound takes over (`constant_interval`): no interval has zero width.
 
     Args:
-        scores_in, scores_out: as in `auroc`.
+        scores_in: of home images.
+        scores_out: of the others; higher means more like home.
         seed: of the resampling.
         level: in (0, 1).
 
@@ -254,7 +255,8 @@ def false_positive_rate(
     """Share of the others taken for home at the highest threshold that keeps `true_positive_rate` of home; [0, 1].
 
     Args:
-        scores_in, scores_out: as in `auroc`; images that score at least the threshold are taken for home.
+        scores_in: of home images; those that score at least the threshold are taken for home.
+        scores_out: of the others, likewise.
         true_positive_rate: in (0, 1].
 
     Raises:

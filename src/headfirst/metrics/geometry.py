@@ -50,7 +50,8 @@ def principal_angles(a: Float[Tensor, "d r"], b: Float[Tensor, "d q"]) -> Float[
     the two, so that angles near 0 and near π/2 alike are exact to rounding.
 
     Args:
-        a, b: (D, r) and (D, q), whose columns span the subspaces; they need be neither orthonormal nor independent.
+        a: (D, r), whose columns span a subspace; they need be neither orthonormal nor independent.
+        b: (D, q), likewise.
 
     Raises:
         InputError: no columns, columns that are not finite or all zero.
@@ -102,7 +103,8 @@ def movement(before: Float[Tensor, "n d"], after: Float[Tensor, "m d"], basis: F
     """‖BBᵀd‖ / ‖f‖ and ‖(I - BBᵀ)d‖ / ‖f‖, where d = f' - f is what changed of feature f.
 
     Args:
-        before, after: (N, D), the same images in the same order.
+        before: (N, D).
+        after: (N, D), the same images in the same order.
         basis: (D, r), orthonormal columns, as `span` gives.
 
     Raises:
@@ -129,7 +131,8 @@ def linear_cka(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], debiased: bool 
     for unrelated features, and so at times below 0.
 
     Args:
-        x, y: (N, D) and (N, E), the same images in the same order; N ≥ 4 where debiased, else 2.
+        x: (N, D); N ≥ 4 where debiased, else 2.
+        y: (N, E), the same images in the same order.
 
     Raises:
         InputError: other or too few images, features that are not finite or the same for every image; where debiased,

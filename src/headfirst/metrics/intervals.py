@@ -86,7 +86,9 @@ def mean_over_splits(
 
     Args:
         samples: for each split (S, N_split), the same seeds in the same order.
-        seed, bounds, level: as in `bootstrap_interval`.
+        seed: of the resampling.
+        bounds: of the mean.
+        level: in (0, 1).
     """
     blocks = [_checked(block) for block in samples]
     if not blocks or len({len(block) for block in blocks}) > 1:
@@ -117,8 +119,9 @@ def paired_difference(
     """Interval of accuracy(a) - accuracy(b), in [-1, 1], paired over images and seeds.
 
     Args:
-        a, b: (S, N), 1 where right; row s of each was trained with the same seed. One row on either
-            side (a method without randomness) stands beside every row of the other.
+        a: (S, N), 1 where right; row s of either side was trained with the same seed. One row (a method without
+            randomness) stands beside every row of the other side.
+        b: the same images in the same order.
 
     >>> both = torch.ones(1, 100, dtype=torch.bool)
     >>> round(paired_difference(both, both, seed=0).high, 6)                   # 1 - 0.025 ** (1 / 100)

@@ -95,7 +95,8 @@ def agreement(scores: Float[Tensor, "n k"], other_scores: Float[Tensor, "m k"]) 
     That of two models of one recipe and other seeds is their accuracy, where they are calibrated as an ensemble.
 
     Args:
-        scores, other_scores: (N, K), the same images in the same order; equal scores go to the first class.
+        scores: (N, K); equal scores go to the first class.
+        other_scores: (N, K), the same images in the same order.
 
     Raises:
         InputError: no rows, other numbers of rows, a NaN score.

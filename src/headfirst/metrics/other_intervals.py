@@ -45,7 +45,9 @@ def bootstrap_statistic(
             over seeds.
         per_seed: (S,) the statistic of each seed on the images as they are; the value is their mean.
         num_images: N.
-        seed, bounds, level: as in `bootstrap_interval`, the bounds being those of the statistic.
+        seed: as in `bootstrap_interval`.
+        bounds: of the statistic.
+        level: in (0, 1).
 
     >>> x = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     >>> def root_mean_square(weights):

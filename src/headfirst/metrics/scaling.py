@@ -120,7 +120,8 @@ def fit_vector_scaling(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) 
     where classes are separable, and moves it by less than images do elsewhere. scale = s/T.
 
     Args:
-        logits, labels: as in `fit_temperature`.
+        logits: as in `fit_temperature`.
+        labels: in [0, K).
 
     Raises:
         InputError: as `fit_temperature`.

@@ -36,14 +36,15 @@ def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
     """Replace each gradient by its sum over the workers (one all-reduce of the flattened gradients)."""
     if world.size == 1:
         return
-    for parameter in parameters:  # a worker with no sample in this batch still takes part
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    # A worker with no sample in this batch takes part with zeros. The last numbers say whom each parameter reached:
+    # one that no worker's loss has reached keeps no gradient, as in one process.
+    reached = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float64)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), reached.to(gradients[0])])
     dist.all_reduce(flat)
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    *sums, anywhere = flat.split([*(g.numel() for g in gradients), len(parameters)])
+    for parameter, gradient, total, count in zip(parameters, gradients, sums, anywhere.tolist(), strict=True):
+        parameter.grad = gradient.copy_(total.view_as(gradient)) if count else None
 
 
 def sharing_workers(world: World, num_samples: int, batch_size: int) -> Callable[[int], dist.ProcessGroup | None]:
