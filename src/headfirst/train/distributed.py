@@ -59,8 +59,13 @@ def sharing_workers(world: World, num_samples: int, batch_size: int) -> Callable
     """
     if world.size == 1:
         return lambda _: None
-    everybody = dist.group.WORLD
-    assert isinstance(everybody, dist.ProcessGroup)
     sizes = {min(batch_size, num_samples), num_samples % batch_size} - {0}
+    everybody = dist.group.WORLD
     groups = {size: everybody if size >= world.size else dist.new_group(range(size)) for size in sorted(sizes)}
-    return lambda size: groups[size]
+
+    def of(size: int) -> dist.ProcessGroup:
+        group = groups[size]
+        assert isinstance(group, dist.ProcessGroup)  # a number where this worker has no sample, and does not ask
+        return group
+
+    return of
