@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import headfirst
 from headfirst.errors import DataError, InputError
 from headfirst.features import nearest
-from headfirst.features.nearest import _Rows
+from headfirst.features.nearest import Rows
 from headfirst.types import Features
 
 
@@ -153,8 +153,8 @@ def test_a_memory_map_is_not_copied_whole(tmp_path: Path, monkeypatch: pytest.Mo
         line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
         return int(line.split()[1]) * 1024
 
-    measured, sizes = _Rows.measured, []
-    monkeypatch.setattr(_Rows, "measured", lambda self, *rows: sizes.append(anonymous()) or measured(self, *rows))
+    measured, sizes = Rows.measured, []
+    monkeypatch.setattr(Rows, "measured", lambda self, *rows: sizes.append(anonymous()) or measured(self, *rows))
     nearest(values[:64], values[:9000], 5)  # what the libraries take for themselves
     before = anonymous()
     sizes.clear()

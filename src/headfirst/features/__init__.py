@@ -1,5 +1,6 @@
 """Backbone and images to features, the store that keeps them, and the most similar among them."""
 
+from headfirst.features.approximate import Graph, measured_recall, recall
 from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
@@ -8,13 +9,16 @@ from headfirst.features.threads import free_threads, torch_threads
 
 __all__ = [
     "CacheInfo",
+    "Graph",
     "Nearest",
     "cache_info",
     "clear_cache",
     "embed",
     "free_threads",
     "load_features",
+    "measured_recall",
     "nearest",
+    "recall",
     "save_features",
     "torch_threads",
 ]

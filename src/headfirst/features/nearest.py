@@ -8,6 +8,7 @@ Shape letters: Q queries, N features, D their length, q n of a block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index as whole_number
 
@@ -67,16 +68,21 @@ def nearest(
     >>> found.indices.tolist(), found.similarities.tolist()
     ([[2, 1]], [[1.0, 0.7071067690849304]])
     """
-    q, f = _Rows(queries, "queries"), _Rows(features, "features")
-    k = _checked_k(q, f, k)
+    q, f = Rows(queries, "queries"), Rows(features, "features")
+    k = checked_k(q, f, k)
     q_block = _block_size("query_block", query_block, min(_QUERY_BLOCK, _NUMBERS_TOGETHER // max(k, q.length)))
     f_block = _block_size("feature_block", feature_block, min(_FEATURE_BLOCK, _NUMBERS_TOGETHER // f.length))
-    found = [_of_block(q, begin, min(begin + q_block, len(q)), f, k, f_block) for begin in range(0, len(q), q_block)]
-    empty = [np.empty((0, k))]
-    return Nearest(
-        indices=torch.from_numpy(np.concatenate([best.rows for best in found] or empty).astype(np.int64)),
-        similarities=torch.from_numpy(np.concatenate([best.cosines for best in found] or empty).astype(np.float32)),
+    return _together(
+        [_of_block(q, begin, min(begin + q_block, len(q)), f, k, f_block) for begin in range(0, len(q), q_block)], k
     )
+
+
+def ranked(queries: Tensor, features: Tensor, candidates: Sequence[np.ndarray], k: int) -> Nearest:
+    """The k most similar of each query's own candidates (rows of `features`, at least k each), as `nearest` ranks."""
+    which = np.repeat(np.arange(len(candidates)), [len(rows) for rows in candidates])
+    rows = np.concatenate(candidates)
+    none = _nothing(len(candidates))
+    return _together([_merged(none, which, rows, _cosines(queries, which, features, rows), k)], k)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,20 @@ class _Best:
     cosines: np.ndarray
 
 
-class _Rows:
+def _nothing(num_queries: int) -> _Best:
+    return _Best(np.empty((num_queries, 0), dtype=np.int64), np.empty((num_queries, 0)))
+
+
+def _together(found: Sequence[_Best], k: int) -> Nearest:
+    rows = [best.rows for best in found] or [np.empty((0, k))]
+    cosines = [best.cosines for best in found] or [np.empty((0, k))]
+    return Nearest(
+        indices=torch.from_numpy(np.concatenate(rows).astype(np.int64)),
+        similarities=torch.from_numpy(np.concatenate(cosines).astype(np.float32)),
+    )
+
+
+class Rows:
     """(N, D) values with the name that refusals give them."""
 
     def __init__(self, given: Tensor | Features, name: str) -> None:
@@ -130,7 +149,12 @@ class _Rows:
         return (values / norms[:, None]).float(), torch.ones(len(values))
 
 
-def _checked_k(queries: _Rows, features: _Rows, k: int) -> int:
+def checked_k(queries: Rows, features: Rows, k: int) -> int:
+    """`k`, if the features can be asked for so many.
+
+    Raises:
+        InputError: they cannot, or the lengths differ.
+    """
     if queries.length != features.length:
         raise InputError(
             f"queries and features must have the same length, got {queries.length} and {features.length}; "
@@ -148,12 +172,12 @@ def _block_size(name: str, asked: int | None, fitting: int) -> int:
     return max(1, fitting) if asked is None else asked
 
 
-def _of_block(queries: _Rows, begin: int, stop: int, features: _Rows, k: int, block: int) -> _Best:
+def _of_block(queries: Rows, begin: int, stop: int, features: Rows, k: int, block: int) -> _Best:
     """The k best of queries begin … stop-1 among all features."""
     values, norms = queries.measured(begin, stop)
     unit = values / norms[:, None]
     off = _largest_error(queries.length)
-    best = _Best(np.empty((len(unit), 0), dtype=np.int64), np.empty((len(unit), 0)))
+    best = _nothing(len(unit))
     for first in range(0, len(features), block):
         values, norms = features.measured(first, min(first + block, len(features)))
         coarse = (unit @ values.T).div_(norms)
