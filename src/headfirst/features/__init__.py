@@ -5,12 +5,14 @@ from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
 from headfirst.features.store import CacheInfo, cache_info, clear_cache
+from headfirst.features.streaming import Streamed, stream
 from headfirst.features.threads import free_threads, torch_threads
 
 __all__ = [
     "CacheInfo",
     "Graph",
     "Nearest",
+    "Streamed",
     "cache_info",
     "clear_cache",
     "embed",
@@ -20,5 +22,6 @@ __all__ = [
     "nearest",
     "recall",
     "save_features",
+    "stream",
     "torch_threads",
 ]
