@@ -45,7 +45,7 @@ def test_what_cannot_be_read_is_set_aside(photo_folder) -> None:
     (root / "002.png").unlink()
     assert [q.id for q in with_hashes(later).quarantined] == ["001.png", "002.png"]
     (root / "000.png").unlink()
-    with pytest.raises(DataError, match="none of the 2 images can be read; the first is '000.png': the file does not"):
+    with pytest.raises(DataError, match=r"none of the 2 images can be read; the first is '000.png': the file does not"):
         with_hashes(later)
 
 
