@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, run, stages
+from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, retrieval, run, stages
 from headfirst.cli.console import note
 from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
@@ -32,6 +32,8 @@ VERBS = (
     stages.evaluate,
     predict.predict,
     stages.report,
+    retrieval.index,
+    retrieval.search,
     artefacts.export,
     artefacts.verify,
     claims.claims,

@@ -124,7 +124,7 @@ def search_image(
     name, revision = _reference(index, backbone)
     tower = load_backbone(name, revision=revision)
     _require_same(index, name, tower.fingerprint)
-    image = torch.from_numpy(preprocess(pixels, tower.preprocessing)).permute(2, 0, 1)[None]
+    image = torch.tensor(preprocess(pixels, tower.preprocessing)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         found = tower(normalise(image, tower.preprocessing))
     thumbnail, digest = inline_jpeg(pixels, size=_SIZE), hash_file(path)
@@ -153,7 +153,7 @@ def _require_same(index: ImageIndex, name: str, fingerprint: str) -> None:
 
 def _search(
     index: ImageIndex,
-    query: Float[Tensor, "1 d"],
+    features: Float[Tensor, "1 d"],
     k: int | None,
     exact: bool,
     *,
@@ -166,9 +166,9 @@ def _search(
     k = min(SHOWN, len(index)) if k is None else k
     exact = exact or index.graph is None
     found = (
-        nearest(query, index.features, k)
+        nearest(features, index.features, k)
         if exact or index.graph is None
-        else index.graph.nearest(query, index.features, k)
+        else index.graph.nearest(features, index.features, k)
     )
     recall = index.record.recall
     return Search(
@@ -185,7 +185,7 @@ def _search(
         name=index.record.name,
         num_images=len(index),
         backbone=name,
-        median=_median(index, query),
+        median=_median(index, features),
         exact=exact,
         recall={} if exact or recall is None else recall.model_dump(),
         versions=versions(),
@@ -209,6 +209,6 @@ def _hit(index: ImageIndex, rank: int, row: int, similarity: float, digest: str 
     )
 
 
-def _median(index: ImageIndex, query: Float[Tensor, "1 d"]) -> float:
+def _median(index: ImageIndex, features: Float[Tensor, "1 d"]) -> float:
     sample = keyed_permutation(len(index), 0, _STREAM)[:_SAMPLE]
-    return nearest(query, index.features.values[sample], len(sample)).similarities.median().item()
+    return nearest(features, index.features.values[sample], len(sample)).similarities.median().item()
