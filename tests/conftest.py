@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from checkpoints import checkpoints
 from headfirst.types import Preprocessing
 from tiny import backbone, images, tiny_directory
 
-__all__ = ["backbone", "images", "tiny_directory"]
+__all__ = ["backbone", "checkpoints", "images", "tiny_directory"]
 
 PACS = Path(__file__).parents[1] / "../shared/data/pacs"
 MOBILENET = Path(__file__).parents[1] / "../shared/weights/mobilenet-v2-imagenet"

@@ -10,25 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headfirst.adapt import KNN, LPFT, FineTune, LinearProbe, TunedModel, WiSE, on_backbone
+    from headfirst.adapt import KNN, LPFT, FineTune, LinearProbe, TunedModel, WiSE, ZeroShot, on_backbone
     from headfirst.artefact import load_model, save_model
     from headfirst.data import ImageSet, ImageSplit, prepare
     from headfirst.errors import HeadfirstError
     from headfirst.evaluation import evaluate
     from headfirst.features import embed, nearest
-    from headfirst.nn import load_backbone
+    from headfirst.nn import load_backbone, load_dual_encoder
     from headfirst.report import read_report, write_report
     from headfirst.study import Run, run
     from headfirst.types import Features, Predictions, Preprocessing, Report
 
 _HOMES = {
-    "headfirst.adapt": ("KNN", "LPFT", "FineTune", "LinearProbe", "TunedModel", "WiSE", "on_backbone"),
+    "headfirst.adapt": ("KNN", "LPFT", "FineTune", "LinearProbe", "TunedModel", "WiSE", "ZeroShot", "on_backbone"),
     "headfirst.artefact": ("load_model", "save_model"),
     "headfirst.data": ("ImageSet", "ImageSplit", "prepare"),
     "headfirst.errors": ("HeadfirstError",),
     "headfirst.evaluation": ("evaluate",),
     "headfirst.features": ("embed", "nearest"),
-    "headfirst.nn": ("load_backbone",),
+    "headfirst.nn": ("load_backbone", "load_dual_encoder"),
     "headfirst.report": ("read_report", "write_report"),
     "headfirst.study": ("Run", "run"),
     "headfirst.types": ("Features", "Predictions", "Preprocessing", "Report"),
@@ -50,9 +50,11 @@ __all__ = [
     "Run",
     "TunedModel",
     "WiSE",
+    "ZeroShot",
     "embed",
     "evaluate",
     "load_backbone",
+    "load_dual_encoder",
     "load_model",
     "nearest",
     "on_backbone",

@@ -2,17 +2,20 @@
 
 from headfirst.adapt.distortion import DistortionMeter, outside_share
 from headfirst.adapt.fine_tune import LPFT, FineTune
-from headfirst.adapt.heads import NeighbourHead, on_backbone
+from headfirst.adapt.heads import NeighbourHead, as_module, on_backbone
 from headfirst.adapt.knn import KNN, KNNModel
 from headfirst.adapt.learning_rate import Trial, best_trial, halves, search
 from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
+from headfirst.adapt.templates import TEMPLATE_SETS, read_lines
 from headfirst.adapt.tuned import Calibration, TunedModel
 from headfirst.adapt.tuning import Tuning, tune
 from headfirst.adapt.wise import WiSE
+from headfirst.adapt.zero_shot import ZeroShot, ZeroShotModel
 
 __all__ = [
     "KNN",
     "LPFT",
+    "TEMPLATE_SETS",
     "Calibration",
     "DistortionMeter",
     "FineTune",
@@ -24,10 +27,14 @@ __all__ = [
     "TunedModel",
     "Tuning",
     "WiSE",
+    "ZeroShot",
+    "ZeroShotModel",
+    "as_module",
     "best_trial",
     "halves",
     "on_backbone",
     "outside_share",
+    "read_lines",
     "search",
     "tune",
 ]

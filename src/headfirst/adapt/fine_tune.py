@@ -11,14 +11,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from headfirst.adapt.heads import as_module
 from headfirst.adapt.learning_rate import Trial, best_trial, search
 from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
 from headfirst.adapt.tuned import TunedModel
 from headfirst.adapt.tuning import Tuning, tune
+from headfirst.adapt.zero_shot import ZeroShotModel
 from headfirst.data import ImageSplit, prepare_split
 from headfirst.errors import InputError
 from headfirst.features import embed
-from headfirst.nn import ImageClassifier, PretrainedBackbone, linear_head, random_head
+from headfirst.nn import ImageClassifier, PretrainedBackbone, random_head
 from headfirst.train import Optimisation
 from headfirst.types import Progress, silent
 
@@ -91,7 +93,7 @@ class FineTune:
         train: ImageSplit,
         *,
         seed: int,
-        head: LinearProbeModel | None = None,
+        head: LinearProbeModel | ZeroShotModel | None = None,
     ) -> ImageClassifier:
         """The classifier training begins from: a copy of the backbone under a random head."""
         if head is not None:
@@ -109,7 +111,7 @@ class FineTune:
         val: ImageSplit | None = None,
         *,
         seed: int = 0,
-        head: LinearProbeModel | None = None,
+        head: LinearProbeModel | ZeroShotModel | None = None,
         directory: Path | None = None,
         device: str = "cpu",
         progress: Progress = silent,
@@ -119,7 +121,7 @@ class FineTune:
         Args:
             train: labelled images; prepared on the fly where they are not.
             val: labelled images that choose the learning rate; needed where `lr` is None or `patience` is set.
-            head: `LPFT` only: start from this head instead of fitting a probe.
+            head: `LPFT` only: start from this head (a probe, an anchored probe, zero-shot) instead of fitting a probe.
             directory: keeps checkpoints, and the same call resumes from them.
 
         Raises:
@@ -180,10 +182,10 @@ class LPFT(FineTune):
         train: ImageSplit,
         *,
         seed: int,
-        head: LinearProbeModel | None = None,
+        head: LinearProbeModel | ZeroShotModel | None = None,
     ) -> ImageClassifier:
         """The classifier training begins from: a copy of the backbone under the probe's head."""
         head = head or LinearProbe(seed=seed).fit(embed(backbone, train))
         if head.classes != train.classes:
             raise InputError(f"the head knows the classes {head.classes}, the training images {train.classes}")
-        return ImageClassifier(copy.deepcopy(backbone), linear_head(head.weight, head.bias), train.classes)
+        return ImageClassifier(copy.deepcopy(backbone), as_module(head), train.classes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from headfirst.adapt.knn import KNNModel, vote
 from headfirst.adapt.linear_probe import LinearProbeModel
 from headfirst.adapt.tuned import TunedModel
+from headfirst.adapt.zero_shot import ZeroShotModel
 from headfirst.nn import ImageClassifier, PretrainedBackbone, linear_head
 
 
@@ -46,28 +48,57 @@ class NeighbourHead(nn.Module):
         return votes.log()
 
 
-def on_backbone(backbone: PretrainedBackbone, model: LinearProbeModel | KNNModel, *, seed: int = 0) -> TunedModel:
-    """The fitted head on top of the backbone its features came from; the backbone is shared, not copied.
-
-    Raises:
-        InputError: the head takes features of another length, from `ImageClassifier`.
-    """
-    head = (
-        linear_head(model.weight, model.bias)
-        if isinstance(model, LinearProbeModel)
-        else NeighbourHead(
+def as_module(model: LinearProbeModel | ZeroShotModel | KNNModel) -> nn.Module:
+    """The fitted head as a module of its own, which training may start from where it is linear."""
+    if isinstance(model, KNNModel):
+        return NeighbourHead(
             model.directions,
             model.labels,
             num_classes=len(model.classes),
             k=model.k,
             temperature=model.temperature,
         )
-    )
+    unit_norm = isinstance(model, ZeroShotModel) or model.unit_norm
+    return linear_head(model.weight, model.bias, unit_norm=unit_norm)
+
+
+def on_backbone(
+    backbone: PretrainedBackbone, model: LinearProbeModel | ZeroShotModel | KNNModel, *, seed: int = 0
+) -> TunedModel:
+    """The fitted head on top of the backbone its features came from; the backbone is shared, not copied.
+
+    Raises:
+        InputError: the head takes features of another length, from `ImageClassifier`.
+    """
+    if isinstance(model, ZeroShotModel):
+        method, chosen_on, record = "zero-shot", "fixed", _texts(model)
+        recipe = {"name": "ZeroShot", "templates": list(model.recipe.templates)}
+    elif isinstance(model, KNNModel):
+        method, chosen_on, record = "knn", model.chosen_on, {"k": model.k}
+        recipe = {"name": "KNN", **asdict(model.recipe)}
+    else:
+        method, chosen_on = model.method, model.chosen_on
+        prior = model.recipe.prior
+        # JSON has no infinity: None is the prior itself.
+        record = {"l2": model.l2 if model.l2 < float("inf") else None, **({} if prior is None else _texts(prior))}
+        recipe = {"name": "LinearProbe", **asdict(replace(model.recipe, prior=None))}
+        recipe["prior"] = None if prior is None else "zero-shot"
     return TunedModel(
-        classifier=ImageClassifier(backbone, head, model.classes).eval(),
-        method="probe" if isinstance(model, LinearProbeModel) else "knn",
-        recipe={"name": type(model.recipe).__name__, **asdict(model.recipe)},
+        classifier=ImageClassifier(backbone, as_module(model), model.classes).eval(),
+        method=method,
+        recipe=recipe,
         seed=seed,
-        chosen_on=model.chosen_on,
-        record={"l2": model.l2} if isinstance(model, LinearProbeModel) else {"k": model.k},
+        chosen_on=chosen_on,
+        record=record,
     )
+
+
+def _texts(model: ZeroShotModel) -> dict[str, Any]:
+    """What a saved model keeps of the texts behind it."""
+    return {
+        "encoder": model.encoder,
+        "kind": model.kind,
+        "logit_scale": model.logit_scale,
+        "logit_bias": model.logit_bias,
+        "prompts": {name: list(texts) for name, texts in model.prompts.items()},
+    }

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log10
+from math import ceil, inf, log10
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
+from headfirst.adapt.anchored import departures
 from headfirst.adapt.logistic import Solution, logistic_path
 from headfirst.adapt.refusals import require_classes, require_finite, require_labelled
 from headfirst.errors import DataError, InputError
 from headfirst.randomness import keyed_permutation
 from headfirst.types import Features, Predictions, Progress, silent
+
+if TYPE_CHECKING:
+    from headfirst.adapt.zero_shot import ZeroShotModel
 
 STRONGEST, WEAKEST = 1.0, 1e-8
 """Ends of the path, for features of unit root-mean-square norm: weights near zero; classes all but separated."""
@@ -44,13 +49,13 @@ class PathPoint:
         l2: λ, for features of unit root-mean-square norm.
         cv_log_loss: mean log-loss (nats) of held-out images; None where nothing was held out.
         cv_se: its standard error over images; None likewise.
-        gradient_ratio: gradient norm of the fit to all images, relative to its norm at zero weights.
+        gradient_ratio: gradient norm of the fit to all images, relative to its norm at zero weights; None with a prior.
     """
 
     l2: float
     cv_log_loss: float | None
     cv_se: float | None
-    gradient_ratio: float
+    gradient_ratio: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +68,15 @@ class LinearProbe:
     error is taken over images, since a handful of folds estimates it poorly. Classes of one or two images stay in
     every training part; where they hold more than half of the images, the strength is `FEW_SHOT_L2`.
 
+    With a `prior`, features are scaled to unit norm and the penalty pulls weight and bias towards those of the
+    zero-shot head, which is itself among the candidates (see `headfirst.adapt.anchored`).
+
     Attributes:
         l2: strength for features of unit root-mean-square norm, at least 1e-8; None to choose it.
         num_strengths: length of the path, at least 50.
         folds: stratified folds; fewer where a class that is held out has fewer images.
         seed: deals images to folds.
+        prior: what `ZeroShot(…).fit(encoder)` gave, for the same classes; None pulls towards zero.
 
     >>> train = Features(
     ...     values=torch.tensor([[-1.0], [-0.9], [0.9], [1.0]]),
@@ -85,6 +94,7 @@ class LinearProbe:
     num_strengths: int = 50
     folds: int = 5
     seed: int = 0
+    prior: ZeroShotModel | None = None
 
     def __post_init__(self) -> None:
         if self.l2 is not None and not WEAKEST <= self.l2 < float("inf"):
@@ -99,6 +109,8 @@ class LinearProbe:
         Raises:
             DataError: an unlabelled image, a feature that is not finite, fewer than two classes, features all alike.
         """
+        if self.prior is not None:
+            return self._fit_anchored(features, self.prior, progress)
         x, mean, scale = _standardised(features)
         present, labels = torch.unique(features.labels, return_inverse=True)
         if len(present) < 2:
@@ -142,6 +154,44 @@ class LinearProbe:
             chosen_on="train" if choosing else "fixed",
         )
 
+    def _fit_anchored(self, features: Features, prior: ZeroShotModel, progress: Progress) -> LinearProbeModel:
+        if len(features) == 0:
+            strengths, departure, chosen, means, errors = [inf], None, 0, None, None
+        else:
+            path = np.geomspace(STRONGEST, WEAKEST, self.num_strengths).tolist() if self.l2 is None else [self.l2]
+            strengths = [inf, *(path if self.l2 is None else _down_to(self.l2))]
+            losses, found = departures(features, prior, strengths, self, progress)
+            means = errors = None
+            if self.l2 is not None:
+                chosen = len(strengths) - 1
+            elif losses is None:
+                chosen = 0
+            else:
+                means, errors = losses.mean(axis=1), losses.std(axis=1, ddof=1) / losses.shape[1] ** 0.5
+                chosen = one_standard_error(means, errors)
+            departure = found[chosen]
+        weight, bias = prior.weight.double(), prior.bias.double()
+        if departure is not None:
+            weight, bias = weight + departure[:, :-1], bias + departure[:, -1]
+        return LinearProbeModel(
+            recipe=self,
+            classes=prior.classes,
+            weight=weight.float(),
+            bias=bias.float(),
+            l2=strengths[chosen],
+            path=tuple(
+                PathPoint(
+                    l2=l2,
+                    cv_log_loss=None if means is None else float(means[s]),
+                    cv_se=None if errors is None else float(errors[s]),
+                    gradient_ratio=None,
+                )
+                for s, l2 in enumerate(strengths)
+            ),
+            chosen_on="fixed" if means is None else "train",
+            unit_norm=True,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearProbeModel:
@@ -150,11 +200,12 @@ class LinearProbeModel:
     Attributes:
         recipe: what made it.
         classes: class names, in label order.
-        weight: (K, D) float32, on raw features.
+        weight: (K, D) float32, on raw features, or on features of unit norm.
         bias: (K,) float32; -1e9 for a class without training images, which so never wins.
         l2: strength of the fit, for features of unit root-mean-square norm.
         path: every strength that was solved, from strong to weak; only the one in use where none was chosen.
         chosen_on: "train" where `l2` was cross-validated there, "fixed" where it was given.
+        unit_norm: whether features are scaled to unit norm first, as with a prior.
     """
 
     recipe: LinearProbe
@@ -164,6 +215,12 @@ class LinearProbeModel:
     l2: float
     path: tuple[PathPoint, ...]
     chosen_on: str
+    unit_norm: bool = False
+
+    @property
+    def method(self) -> str:
+        """`probe`, or `anchored-probe` with a prior."""
+        return "probe" if self.recipe.prior is None else "anchored-probe"
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -172,7 +229,8 @@ class LinearProbeModel:
 
     def logits(self, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """(N, K) float32 logits of raw features, uncalibrated."""
-        return values.float() @ self.weight.T + self.bias
+        values = normalize(values.float(), dim=1) if self.unit_norm else values.float()
+        return values @ self.weight.T + self.bias
 
     def predict(self, inputs: Features | Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """(N,) index into `classes_` of the most likely class."""
@@ -196,7 +254,7 @@ class LinearProbeModel:
             classes=self.classes,
             ids=features.ids,
             split=features.split,
-            method="probe",
+            method=self.method,
             seed=seed,
             chosen_on=self.chosen_on,
         )

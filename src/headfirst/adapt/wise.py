@@ -13,6 +13,8 @@ import torch
 from headfirst.adapt.tuned import TunedModel
 from headfirst.errors import InputError
 
+STARTS = ("probe", "zero-shot", "anchored-probe")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WiSE:
@@ -33,14 +35,20 @@ class WiSE:
         Raises:
             InputError: the two differ in architecture or classes, or `start` is itself a fine-tuned model.
         """
-        if start.method not in ("probe", "zero-shot"):
+        if start.method not in STARTS:
             raise InputError(
-                f"WiSE starts from the pretrained backbone with a fitted head (a probe), got a {start.method!r} model"
+                f"WiSE starts from the pretrained backbone under a fitted head ({', '.join(STARTS)}), got a "
+                f"{start.method!r} model"
             )
         theta_0, theta_1 = start.classifier.state_dict(), tuned.classifier.state_dict()
         shapes_0, shapes_1 = ({k: v.shape for k, v in theta.items()} for theta in (theta_0, theta_1))
         if shapes_0 != shapes_1 or start.classes_ != tuned.classes_:
             raise InputError("WiSE needs two models of one architecture with the same classes; these differ")
+        if type(start.classifier.head) is not type(tuned.classifier.head):
+            raise InputError(
+                "WiSE needs two heads of one kind, but one scales features to unit norm and the other does not; tune "
+                "from the very head that WiSE starts from"
+            )
         if self.alpha in (0.0, 1.0):
             mixed = (theta_0, theta_1)[int(self.alpha)]
         else:

@@ -30,7 +30,7 @@ from headfirst.artefact.golden import golden_mismatch, golden_outputs
 from headfirst.artefact.metadata import FORMAT_VERSION, Metadata, checked_metadata, write_metadata
 from headfirst.artefact.seal import file_sha256
 from headfirst.errors import ArtefactError, HeadfirstError, InputError
-from headfirst.nn import ImageClassifier, linear_head, load_backbone
+from headfirst.nn import ImageClassifier, UnitLinear, linear_head, load_backbone
 from headfirst.types import Row
 
 TOLERANCE = 1e-3
@@ -187,13 +187,13 @@ def _describe_head(head: nn.Module) -> dict[str, Any]:
             "temperature": head.temperature,
             "classes": head.out_features,
         }
-    return {"kind": "linear"}
+    return {"kind": "unit-linear" if isinstance(head, UnitLinear) else "linear"}
 
 
 def _load_head(metadata: Metadata, tensors: dict[str, Tensor]) -> nn.Module:
     kind = metadata.head.get("kind")
-    if kind == "linear":
-        return linear_head(tensors["weight"], tensors["bias"])
+    if kind in ("linear", "unit-linear"):
+        return linear_head(tensors["weight"], tensors["bias"], unit_norm=kind == "unit-linear")
     if kind == "neighbours":
         return NeighbourHead(
             tensors["directions"],
@@ -202,7 +202,9 @@ def _load_head(metadata: Metadata, tensors: dict[str, Tensor]) -> nn.Module:
             k=metadata.head["k"],
             temperature=metadata.head["temperature"],
         )
-    raise ArtefactError(f"headfirst.json names a head of kind {kind!r}; this version knows 'linear' and 'neighbours'")
+    raise ArtefactError(
+        f"headfirst.json names a head of kind {kind!r}; this version knows linear, unit-linear, neighbours"
+    )
 
 
 def _load_calibration(metadata: Metadata, directory: Path) -> Calibration | None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from headfirst.errors import BackboneError, InputError
 from headfirst.nn.families import FAMILIES, channels_last, composed
 from headfirst.nn.quiet import quiet_transformers
+from headfirst.nn.storage import staged, write_projection
 from headfirst.types import Preprocessing
 
 
@@ -34,6 +32,8 @@ class PretrainedBackbone(nn.Module):
         preprocessing: how an image becomes its input.
         feature_dim: D.
         stages: stem or embeddings | each block or stage | final norm and pooling (and projection).
+        processor: the entries of preprocessor_config.json.
+        projection: a last linear stage that the checkpoint itself does not have (see `headfirst.nn.pair`), or None.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class PretrainedBackbone(nn.Module):
         processor: dict[str, Any],
         preprocessing: Preprocessing,
         revision: str | None = None,
+        projection: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -55,10 +56,13 @@ class PretrainedBackbone(nn.Module):
         if family.convolutional:
             channels_last(model)
         self.stages = nn.ModuleList(family.stages(model))
+        if projection is not None:
+            self.stages.append(projection)
         # Kept for saving, past nn.Module's registration: its parameters are the stages' own, counted once.
         self.__dict__["_model"] = model
-        self._processor = processor
+        self.processor = processor
         self._convolutional = family.convolutional
+        self._projected = projection is not None
         self.eval()
         self.feature_dim = self._probe_feature_dim()
 
@@ -67,6 +71,17 @@ class PretrainedBackbone(nn.Module):
         if self._convolutional:
             images = images.contiguous(memory_format=torch.channels_last)
         return composed(self.stages, images).float()
+
+    @property
+    def model(self) -> Any:
+        """The transformers model whose modules the stages share."""
+        return self.__dict__["_model"]
+
+    @property
+    def projection(self) -> nn.Linear | None:
+        """The appended projection, if there is one."""
+        last = self.stages[-1]
+        return last if self._projected and isinstance(last, nn.Linear) else None
 
     @property
     def fingerprint(self) -> str:
@@ -82,18 +97,18 @@ class PretrainedBackbone(nn.Module):
         """Writes config.json, model.safetensors and preprocessor_config.json, as transformers lays them out.
 
         `load_backbone(directory)` gives the same backbone bit for bit, and so does transformers' AutoModel.
-        Each file appears whole or not at all.
+        An appended projection is `projection.safetensors` beside them. Each file appears whole or not at all.
         """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".tmp-") as temporary:
-            staging = Path(temporary)
-            with quiet_transformers():
-                self.__dict__["_model"].save_pretrained(staging, max_shard_size="1TB")
-            text = json.dumps(self._processor, indent=1, sort_keys=True) + "\n"
-            (staging / "preprocessor_config.json").write_text(text, encoding="utf-8")
-            for path in sorted(staging.iterdir()):
-                _publish(path, directory / path.name)
+        with staged(Path(directory)) as staging:
+            self.write(staging)
+
+    def write(self, directory: Path) -> None:
+        """Writes the files of `save` straight into a folder that is there."""
+        with quiet_transformers():
+            self.model.save_pretrained(directory, max_shard_size="1TB")
+        text = json.dumps(self.processor, indent=1, sort_keys=True) + "\n"
+        (directory / "preprocessor_config.json").write_text(text, encoding="utf-8")
+        write_projection(self.projection, directory)
 
     def _probe_feature_dim(self) -> int:
         height, width = self.preprocessing.size
@@ -107,18 +122,3 @@ class PretrainedBackbone(nn.Module):
                 f"{self.name}: config.json and preprocessor_config.json do not fit together: an image of "
                 f"{height}x{width} is refused ({error}); correct the size"
             ) from error
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    """fsync and rename; safetensors' mode 0600 becomes what the umask grants."""
-    shutil.copymode(_umask_reference(temporary.parent), temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, final)
-
-
-def _umask_reference(directory: Path) -> Path:
-    """A fresh empty file, whose mode is the one the umask grants."""
-    path = directory / ".mode"
-    path.touch()
-    return path

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from headfirst.errors import InputError
 from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.randomness import keyed_bits
 
 
-def linear_head(weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"]) -> nn.Linear:
-    """A float32 linear layer that holds copies of `weight` and `bias`."""
+def linear_head(weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"], *, unit_norm: bool = False) -> nn.Linear:
+    """A float32 linear layer that holds copies of `weight` and `bias`; a `UnitLinear` with `unit_norm`."""
     # On the meta device first, so that no initialisation draws from the global generator.
-    head = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
+    layer = UnitLinear if unit_norm else nn.Linear
+    head = layer(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
@@ -30,10 +32,18 @@ def random_head(num_features: int, num_classes: int, *, seed: int) -> nn.Linear:
     return linear_head(weight, bias)
 
 
+class UnitLinear(nn.Linear):
+    """A linear layer on features scaled to unit norm: scaled cosines, where its rows are scaled directions."""
+
+    def forward(self, input: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        return F.linear(F.normalize(input, dim=1), self.weight, self.bias)
+
+
 class ImageClassifier(nn.Module):
     """`head(backbone(images))` for the classes named in `classes`.
 
-    The head is linear or a vote of neighbours; it says its `in_features` and `out_features` and returns logits.
+    The head is linear, linear on unit features, or a vote of neighbours; it says its `in_features` and `out_features`
+    and returns logits.
     """
 
     def __init__(self, backbone: PretrainedBackbone, head: nn.Module, classes: tuple[str, ...]) -> None:

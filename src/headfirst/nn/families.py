@@ -146,7 +146,7 @@ class MeanNorm(nn.Module):
 
 
 def clip(model: Any) -> Stages:
-    """CLIP's vision tower, with the projection into the space shared with text, if there is one."""
+    """CLIP's vision tower, and its relatives', with the projection into the space shared with text, if there is one."""
     tower = getattr(model, "vision_model", model)
     stem = nn.Sequential(tower.embeddings, tower.pre_layrnorm)
     pool: nn.Module = ClassToken(tower.post_layernorm)
@@ -223,19 +223,29 @@ class Family:
         model_class: the transformers class.
         stages: the loaded model → its stages.
         convolutional: wants channels-last memory (twice the speed on a CPU).
+        joint: the transformers class of image and text towers together; None where there is no text.
+        vision_config: what the joint config's image part is read as, where `model_class` is another family's.
         options: what the class's constructor is told besides the config.
     """
 
     model_class: str
     stages: Callable[[Any], Stages]
     convolutional: bool = False
+    joint: str | None = None
+    vision_config: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _NO_POOLER = {"add_pooling_layer": False}
+# Their image towers are CLIP's to the letter, and transformers has no class for the tower with its projection.
+_CLIP_VISION: dict[str, Any] = {
+    "model_class": "CLIPVisionModelWithProjection", "stages": clip, "vision_config": "CLIPVisionConfig"
+}  # fmt: skip
 
 FAMILIES: dict[str, Family] = {
-    "clip": Family(model_class="CLIPVisionModelWithProjection", stages=clip),
+    "altclip": Family(**_CLIP_VISION, joint="AltCLIPModel"),
+    "chinese_clip": Family(**_CLIP_VISION, joint="ChineseCLIPModel"),
+    "clip": Family(model_class="CLIPVisionModelWithProjection", stages=clip, joint="CLIPModel"),
     "clip_vision_model": Family(model_class="CLIPVisionModelWithProjection", stages=clip),
     "convnext": Family(model_class="ConvNextModel", stages=convnext, convolutional=True),
     "convnextv2": Family(model_class="ConvNextV2Model", stages=convnext, convolutional=True),
@@ -243,11 +253,13 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family(model_class="Dinov2Model", stages=dinov2),
     "dinov2_with_registers": Family(model_class="Dinov2WithRegistersModel", stages=dinov2),
     "dinov3_vit": Family(model_class="DINOv3ViTModel", stages=dinov3_vit),
+    "metaclip_2": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip, joint="MetaClip2Model"),
+    "metaclip_2_vision_model": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip),
     "mobilenet_v1": Family(model_class="MobileNetV1Model", stages=mobilenet_v1, convolutional=True),
     "mobilenet_v2": Family(model_class="MobileNetV2Model", stages=mobilenet_v2, convolutional=True),
     "regnet": Family(model_class="RegNetModel", stages=resnet, convolutional=True),
     "resnet": Family(model_class="ResNetModel", stages=resnet, convolutional=True),
-    "siglip": Family(model_class="SiglipVisionModel", stages=siglip),
+    "siglip": Family(model_class="SiglipVisionModel", stages=siglip, joint="SiglipModel"),
     "siglip_vision_model": Family(model_class="SiglipVisionModel", stages=siglip),
     "swin": Family(model_class="SwinModel", stages=swin),
     "swinv2": Family(model_class="Swinv2Model", stages=swin),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from torch import nn
 from headfirst.errors import BackboneError, did_you_mean
 from headfirst.nn.allocator import keep_freed_memory
 from headfirst.nn.backbone import PretrainedBackbone
-from headfirst.nn.families import FAMILIES, Family
+from headfirst.nn.families import FAMILIES
 from headfirst.nn.preprocessing import parse_processor, read_processor
 from headfirst.nn.quiet import quiet_transformers
-from headfirst.nn.sources import locate
+from headfirst.nn.sources import image_tower, locate
+from headfirst.nn.storage import read_projection
 
 
 def load_backbone(id_or_dir: str | Path, *, revision: str | None = None) -> PretrainedBackbone:
@@ -38,57 +40,113 @@ def load_backbone(id_or_dir: str | Path, *, revision: str | None = None) -> Pret
     keep_freed_memory()
     name = str(id_or_dir)
     source = locate(id_or_dir, revision)
-    model_type = _model_type(source.directory, name)
-    processor = read_processor(source.directory, name)
+    directory = image_tower(source.directory)
+    family = FAMILIES[model_type(directory, name)]
+    model_class = family.model_class
+    if model_class == "CLIPVisionModelWithProjection" and not _has_projection(directory):
+        model_class = "CLIPVisionModel"
+    if family.vision_config is None:
+        return read_backbone(model_class, directory, name, source.revision, **family.options)
+    assert family.joint is not None
+    return image_alone(read_backbone(family.joint, directory, name, source.revision))
+
+
+def image_alone(joint: PretrainedBackbone) -> PretrainedBackbone:
+    """An independent copy of the image tower of a joint model, without the text tower around it."""
+    import transformers
+
+    family = FAMILIES[joint.model_type]
+    config = copy.deepcopy(joint.config.vision_config)
+    if family.vision_config is not None:
+        stated = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "projection_dim")}
+        config = getattr(transformers, family.vision_config)(**stated, projection_dim=joint.config.projection_dim)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, and replaced at once
+        model = getattr(transformers, family.model_class)(config)
+    alone = PretrainedBackbone(
+        model,
+        name=joint.name,
+        revision=joint.revision,
+        processor=joint.processor,
+        preprocessing=joint.preprocessing,
+    )
+    alone.stages.load_state_dict(joint.stages.state_dict())
+    return alone
+
+
+def read_backbone(
+    model_class: str, directory: Path, name: str, revision: str | None, **options: Any
+) -> PretrainedBackbone:
+    """The model of a folder, or the image tower of one that has others, with the preprocessing stated there."""
+    processor = read_processor(directory, name)
     preprocessing = parse_processor(processor, name)
-    model = _load_model(source.directory, FAMILIES[model_type], name)
     return PretrainedBackbone(
-        model, name=name, revision=source.revision, processor=processor, preprocessing=preprocessing
+        read_model(model_class, directory, name, **options),
+        name=name,
+        revision=revision,
+        processor=processor,
+        preprocessing=preprocessing,
+        projection=read_projection(directory, name),
     )
 
 
-def _model_type(directory: Path, name: str) -> str:
+def model_type(directory: Path, name: str) -> str:
+    """The family that config.json names, if it is one of `FAMILIES`."""
+    found = read_config(directory, name).get("model_type")
+    if found not in FAMILIES:
+        raise BackboneError(
+            f"{name}: model_type {found!r} is not supported{did_you_mean(str(found), FAMILIES)} "
+            f"(there are {', '.join(FAMILIES)})"
+        )
+    return found
+
+
+def read_config(directory: Path, name: str) -> dict[str, Any]:
+    """config.json."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BackboneError(f"{name}: config.json is not JSON ({error}); fetch the checkpoint again") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type not in FAMILIES:
-        raise BackboneError(
-            f"{name}: model_type {model_type!r} is not supported{did_you_mean(str(model_type), FAMILIES)} "
-            f"(there are {', '.join(FAMILIES)})"
-        )
-    return model_type
+    if not isinstance(config, dict):
+        raise BackboneError(f"{name}: config.json holds no table; fetch the checkpoint again")
+    return config
 
 
-def _load_model(directory: Path, family: Family, name: str) -> nn.Module:
+def read_model(
+    model_class: str, directory: Path, name: str, *, optional: tuple[str, ...] = (), **options: Any
+) -> nn.Module:
+    """A transformers model, float32, from safetensors alone; nothing is run, fetched, or drawn at random.
+
+    Args:
+        model_class: its name in transformers.
+        optional: beginnings of the names of weights that may be missing, since nothing depends on them.
+        options: what its constructor is told besides the config.
+    """
     import transformers
 
-    model_class: Any = getattr(transformers, family.model_class)
-    if family.model_class == "CLIPVisionModelWithProjection" and not _has_projection(directory):
-        model_class = transformers.CLIPVisionModel
     try:
         with quiet_transformers():
-            model, report = model_class.from_pretrained(
+            model, report = getattr(transformers, model_class).from_pretrained(
                 directory,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
-                **family.options,
+                **options,
             )
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and more
         raise BackboneError(
             f"{name} could not be read ({type(error).__name__}: {_one_line(error)}); fetch it again"
         ) from error
-    _refuse_missing(report, name)
+    _refuse_missing(report, name, optional)
     return model
 
 
-def _refuse_missing(report: dict[str, Any], name: str) -> None:
+def _refuse_missing(report: dict[str, Any], name: str, optional: tuple[str, ...]) -> None:
     # The mask token serves masked pre-training only; no feature depends on it.
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("mask_token"))
+    missing = sorted(
+        key for key in report["missing_keys"] if not key.endswith("mask_token") and not key.startswith(optional)
+    )
     mismatched = sorted(str(key) for key in report["mismatched_keys"])
     if missing or mismatched:
         listed = ", ".join([*missing, *mismatched][:5])
@@ -100,7 +158,7 @@ def _refuse_missing(report: dict[str, Any], name: str) -> None:
 
 def _has_projection(directory: Path) -> bool:
     """Whether the checkpoint is of an image-text model; a bare CLIPVisionModel has no projection."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = read_config(directory, str(directory))
     return config["model_type"] == "clip" or "CLIPVisionModel" not in (config.get("architectures") or [])
 
 

@@ -38,6 +38,7 @@ class _Processor:
 
 _PROCESSORS = {
     "BitImageProcessor": _Processor(square=False, crops=True),
+    "ChineseCLIPImageProcessor": _Processor(square=False, crops=True),
     "CLIPImageProcessor": _Processor(square=False, crops=True),
     "ConvNextImageProcessor": _Processor(square=False, crops=False, crop_pct=True),
     "DeiTImageProcessor": _Processor(square=True, crops=True),

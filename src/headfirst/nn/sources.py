@@ -12,6 +12,19 @@ from headfirst.nn.hub import silent_bar, why_not_fetched
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+_TOKENIZER = (
+    *VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "1_Pooling/config.json", "sentence_bert_config.json",
+)  # fmt: skip
+
+PAIR = "dual_encoder.json"
+"""Marks the folder of two towers that were paired, with `image/` and `text/` in it."""
+
+
+def image_tower(directory: Path) -> Path:
+    """Where the image tower lies: in `image/` of paired towers, else in the folder itself."""
+    return directory / "image" if (directory / PAIR).is_file() else directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +39,8 @@ class Source:
     revision: str | None = None
 
 
-def locate(id_or_dir: str | Path, revision: str | None) -> Source:
-    """The directory of a backbone, fetched from the hub if it must be.
+def locate(id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = False) -> Source:
+    """The directory of a backbone, fetched from the hub if it must be; with `tokenizer`, that of its texts too.
 
     Raises:
         BackboneError: nothing is there, it cannot be reached, or its weights are not safetensors.
@@ -39,7 +52,7 @@ def locate(id_or_dir: str | Path, revision: str | None) -> Source:
     if path.is_dir():
         if revision is not None:
             raise BackboneError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
-        _require_files(path, name)
+        _require_files(image_tower(path), name)
         return Source(directory=path)
     if path.exists():
         raise BackboneError(f"{name} is a file; give the directory that holds config.json and {_WEIGHTS}")
@@ -47,7 +60,7 @@ def locate(id_or_dir: str | Path, revision: str | None) -> Source:
         raise BackboneError(
             f"no directory {name}; give the directory that holds config.json and {_WEIGHTS}, or a hub id"
         )
-    return _fetch(name, revision)
+    return _fetch(name, revision, tokenizer)
 
 
 def _builtin(name: str) -> Path:
@@ -75,14 +88,16 @@ def _only_pickle(name: str) -> str:
     )
 
 
-def _fetch(name: str, revision: str | None) -> Source:
-    """Fetches config, processor and safetensors weights of a hub id, and nothing else."""
+def _fetch(name: str, revision: str | None, tokenizer: bool) -> Source:
+    """Fetches config, processor, safetensors weights and, if asked, tokenizer of a hub id, and nothing else."""
     config = _fetch_first(name, ["config.json"], revision)
     if config is None:
         raise BackboneError(f"{name} has no config.json on the hub; it is not a transformers checkpoint")
     # The snapshot directory bears the commit's name; the other files come from that very commit.
     commit = config.parent.name
     _fetch_first(name, ["preprocessor_config.json", "processor_config.json"], commit)
+    for file in _TOKENIZER if tokenizer else ():
+        _fetch_first(name, [file], commit)
     weights = _fetch_first(name, [_WEIGHTS, _INDEX], commit)
     if weights is None:
         raise BackboneError(_only_pickle(name))

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 _VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 _PATCHES = {"image_size": 32, "patch_size": 8}
 _CLIP = {**_VIT, **_PATCHES, "projection_dim": 12}
-_TEXT = {**_VIT, "vocab_size": 20, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+_TEXT = {**_VIT, "vocab_size": 20, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _MAPS = {"embedding_size": 8, "hidden_sizes": [8, 16, 16, 24], "depths": [1, 1, 2, 1]}
 _SWIN = {
     "image_size": 32,
@@ -28,6 +28,16 @@ _SWIN = {
 
 # model_type: (config class, its arguments, the class that writes the checkpoint)
 TINY = {
+    "altclip": (
+        "AltCLIPConfig",
+        {"vision_config": {**_VIT, **_PATCHES}, "text_config": {**_TEXT, "project_dim": 16}, "projection_dim": 12},
+        "AltCLIPModel",
+    ),
+    "chinese_clip": (
+        "ChineseCLIPConfig",
+        {"vision_config": {**_VIT, **_PATCHES}, "text_config": _TEXT, "projection_dim": 12},
+        "ChineseCLIPModel",
+    ),
     "clip": (
         "CLIPConfig",
         {"vision_config": _CLIP, "text_config": {**_TEXT, "projection_dim": 12}, "projection_dim": 12},
@@ -44,6 +54,12 @@ TINY = {
     "dinov2": ("Dinov2Config", {**_VIT, **_PATCHES, "image_size": 40}, "Dinov2Model"),
     "dinov2_with_registers": ("Dinov2WithRegistersConfig", {**_VIT, **_PATCHES}, "Dinov2WithRegistersModel"),
     "dinov3_vit": ("DINOv3ViTConfig", {**_VIT, **_PATCHES, "num_register_tokens": 2}, "DINOv3ViTModel"),
+    "metaclip_2": (
+        "MetaClip2Config",
+        {"vision_config": _CLIP, "text_config": {**_TEXT, "projection_dim": 12}, "projection_dim": 12},
+        "MetaClip2Model",
+    ),
+    "metaclip_2_vision_model": ("MetaClip2VisionConfig", _CLIP, "MetaClip2VisionModelWithProjection"),
     "mobilenet_v1": ("MobileNetV1Config", {"depth_multiplier": 0.25}, "MobileNetV1Model"),
     "mobilenet_v2": ("MobileNetV2Config", {"depth_multiplier": 0.25}, "MobileNetV2ForImageClassification"),
     "regnet": ("RegNetConfig", {**_MAPS, "groups_width": 4, "layer_type": "y"}, "RegNetModel"),
@@ -80,7 +96,31 @@ def write_checkpoint(model_type: str, directory: Path) -> Path:
     model.save_pretrained(directory)
     logging.enable_progress_bar()
     (directory / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    if "text_config" in arguments:
+        write_tokenizer(directory)
     return directory
+
+
+WORDS = (
+    "<pad>", "<s>", "</s>", "<unk>", "a", "photo", "of", "the", "cat", "dog", "red", "green", "blue", "thing",
+    "drawing", ".",
+)  # fmt: skip
+
+
+def write_tokenizer(directory: Path, *, context_length: int = 12) -> None:
+    """A word-level tokenizer of `WORDS`, between <s> and </s>."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=context_length,
+    ).save_pretrained(directory)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
