@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,6 @@ from headfirst.data.hashing import hash_array
 from headfirst.data.pixels import pixels_of
 from headfirst.errors import ArtefactError, DataError, InputError
 from headfirst.features import Graph
-from headfirst.metrics.intervals import Interval
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Features, Quarantined
 
@@ -264,11 +263,6 @@ def load_index(directory: str | Path, *, root: str | Path | None = None) -> Imag
 def _lasting_name(name: str) -> str:
     """A local folder's name as it will still be found from elsewhere."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
-
-
-def recall_record(found: Interval, *, k: int, num_queries: int) -> Recall:
-    """A measured recall, as the index keeps it."""
-    return Recall(**asdict(found), k=k, num_queries=num_queries)
 
 
 def _record(directory: Path) -> IndexRecord:

@@ -75,9 +75,7 @@ def search(
     out: Annotated[Path, typer.Option(help="Folder for search.html and search.json.")] = Path("headfirst-search"),
     images: Annotated[Path | None, typer.Option(help="Where the indexed folder lies now, if it was moved.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Where the index's backbone is now, if it was moved.")] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compare every image, approximate index or not.")
-    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare every image, approximate index or not.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

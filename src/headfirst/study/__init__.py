@@ -1,4 +1,4 @@
-"""What combines the stages: the main job, its plan and the choice of a method; what to label next; runs compared; search."""
+"""What combines the stages: the main job, its plan and choice; what to label next; runs compared; search."""
 
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions

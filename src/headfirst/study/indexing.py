@@ -4,14 +4,17 @@ again."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from headfirst.artefact import ImageIndex, load_index, save_index
-from headfirst.artefact.image_index import DIGITS, Recall, index_folder, recall_record
+from headfirst.artefact.image_index import DIGITS, Recall, index_folder
 from headfirst.data import every_image, with_hashes
 from headfirst.data.imageset import UNLABELLED, ImageSplit
 from headfirst.data.pixels import Source
@@ -61,28 +64,9 @@ def index_images(
         Quarantined(id=id_, reason=lacking[h]) for id_, h in zip(split.ids, split.hashes, strict=True) if h in lacking
     ]
     if not len(kept):
-        raise DataError(
-            f"none of the {len(split)} images can be indexed; the first, {aside[0].id!r}: {aside[0].reason}"
-        )
+        first = aside[0]
+        raise DataError(f"none of the {len(split)} images can be indexed; the first is {first.id!r}: {first.reason}")
     assert kept.hashes is not None
-    place = {digest: row for row, digest in enumerate(new)}
-    rows = np.array([known.get(h, -1 - place.get(h, 0)) for h in kept.hashes])  # below zero: among the new
-
-    def features(begin: int, stop: int) -> np.ndarray:
-        wanted = rows[begin:stop]
-        block = np.empty((len(wanted), backbone.feature_dim), dtype=np.float32)
-        if old is not None:
-            block[wanted >= 0] = old.features.values[wanted[wanted >= 0]].numpy()
-        if streamed is not None:
-            block[wanted < 0] = streamed.values[-1 - wanted[wanted < 0]]
-        return block
-
-    def graph(values: Tensor) -> tuple[Graph, Recall]:
-        made = Graph.build(values, progress=progress)
-        found = measured_recall(made, values, k=_RECALL_AT, num_queries=_RECALL_QUERIES)
-        num_queries = min(_RECALL_QUERIES, len(values))
-        return made, recall_record(found, k=min(_RECALL_AT, len(values) - 1), num_queries=num_queries)
-
     wanted = approximate if approximate is not None else len(kept) >= PAYS_FROM and find_spec("usearch") is not None
     root = _root(where)
     save_index(
@@ -93,12 +77,44 @@ def index_images(
         ids=kept.ids,
         paths=_paths(kept, root),
         hashes=kept.hashes,
-        rows=features,
+        rows=_rows(kept.hashes, known, old, list(new), streamed, backbone.feature_dim),
         unreadable=[*images.quarantined, *aside],
-        graph=graph if wanted else None,
+        graph=partial(_graph, progress=progress) if wanted else None,
         versions=versions(),
     )
     return load_index(out)
+
+
+def _rows(
+    hashes: Sequence[str],
+    known: Mapping[str, int],
+    old: ImageIndex | None,
+    new: Sequence[str],
+    streamed: Streamed | None,
+    length: int,
+) -> Callable[[int, int], np.ndarray]:
+    """Features of the images begin … stop-1: from the earlier index, or else newly computed."""
+    place = {digest: row for row, digest in enumerate(new)}
+    where = np.array([known.get(digest, -1 - place.get(digest, 0)) for digest in hashes])  # below zero: among the new
+
+    def features(begin: int, stop: int) -> np.ndarray:
+        rows = where[begin:stop]
+        block = np.empty((len(rows), length), dtype=np.float32)
+        if old is not None:
+            block[rows >= 0] = old.features.values[torch.from_numpy(rows[rows >= 0])].numpy()
+        if streamed is not None:
+            block[rows < 0] = streamed.values[-1 - rows[rows < 0]]
+        return block
+
+    return features
+
+
+def _graph(values: Tensor, *, progress: Progress) -> tuple[Graph, Recall]:
+    """The approximate index, and what it finds of what the exact search does."""
+    made = Graph.build(values, progress=progress)
+    found = measured_recall(made, values, k=_RECALL_AT, num_queries=_RECALL_QUERIES)
+    k, num_queries = min(_RECALL_AT, len(values) - 1), min(_RECALL_QUERIES, len(values))
+    return made, Recall(value=found.value, low=found.low, high=found.high, k=k, num_queries=num_queries)
 
 
 def _earlier(out: Path, backbone: PretrainedBackbone) -> ImageIndex | None:
