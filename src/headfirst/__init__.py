@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headfirst.data import ImageSet, ImageSplit, prepare
     from headfirst.errors import HeadfirstError
     from headfirst.evaluation import evaluate
-    from headfirst.features import embed
+    from headfirst.features import embed, nearest
     from headfirst.nn import load_backbone, load_dual_encoder
     from headfirst.report import read_report, write_report
     from headfirst.study import Run, run
@@ -37,7 +37,7 @@ _HOMES = {
     "headfirst.data": ("ImageSet", "ImageSplit", "prepare"),
     "headfirst.errors": ("HeadfirstError",),
     "headfirst.evaluation": ("evaluate",),
-    "headfirst.features": ("embed",),
+    "headfirst.features": ("embed", "nearest"),
     "headfirst.nn": ("load_backbone", "load_dual_encoder"),
     "headfirst.report": ("read_report", "write_report"),
     "headfirst.study": ("Run", "run"),
@@ -67,6 +67,7 @@ __all__ = [
     "load_backbone",
     "load_dual_encoder",
     "load_model",
+    "nearest",
     "on_backbone",
     "prepare",
     "read_report",

@@ -180,12 +180,12 @@ def test_killed_and_run_again_gives_the_same_bytes(tiny_checkpoint, tmp_path, mo
 
 
 def test_a_resumed_run_keeps_the_number_of_threads(tmp_path, monkeypatch):
-    from headfirst.features.extract import _thread_count
+    from headfirst.features.extract import thread_count
 
     monkeypatch.setattr("headfirst.features.extract.free_threads", lambda: 3)
-    assert _thread_count(tmp_path / "x.threads", 0) == 3
+    assert thread_count(tmp_path / "x.threads", 0) == 3
     monkeypatch.setattr("headfirst.features.extract.free_threads", lambda: 1)
-    assert _thread_count(tmp_path / "x.threads", 128) == 3
+    assert thread_count(tmp_path / "x.threads", 128) == 3
 
 
 def test_an_unreadable_image_is_named(backbone, paths, tmp_path):

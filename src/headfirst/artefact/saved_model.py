@@ -116,7 +116,7 @@ def save_model(
         )
         card = model_card(write_metadata(metadata, staging))
         (staging / "README.md").write_text(card, encoding="utf-8")
-        _replace_directory(staging, directory)
+        replace_directory(staging, directory)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return directory
@@ -172,10 +172,10 @@ def load_checked(directory: Path) -> Checked:
 def check_file(path: Path, expected: str) -> None:
     """Refuse a file that is missing, or is not the one with this sha256."""
     if not path.is_file():
-        raise ArtefactError(f"{path} is missing; copy the whole model folder again")
+        raise ArtefactError(f"{path} is missing; copy the whole folder again")
     if file_sha256(path) != expected:
         raise ArtefactError(
-            f"{path} is not the file that was saved (its sha256 differs); copy the model folder again or make it anew"
+            f"{path} is not the file that was saved (its sha256 differs); copy the folder again or make it anew"
         )
 
 
@@ -222,7 +222,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     shutil.copymode(path.parent / "backbone" / "config.json", path)  # safetensors writes 0600
 
 
-def _replace_directory(staging: Path, directory: Path) -> None:
+def replace_directory(staging: Path, directory: Path) -> None:
     """Put `staging` where `directory` was."""
     for path in staging.rglob("*"):
         if path.is_file():

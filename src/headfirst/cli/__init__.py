@@ -10,7 +10,19 @@ from types import FrameType
 
 import typer
 
-from headfirst.cli import artefacts, claims, comparing, ground, planning, predict, pretraining, run, stages, zero_shot
+from headfirst.cli import (
+    artefacts,
+    claims,
+    comparing,
+    ground,
+    planning,
+    predict,
+    pretraining,
+    retrieval,
+    run,
+    stages,
+    zero_shot,
+)
 from headfirst.cli.console import note
 from headfirst.errors import HeadfirstError, HeadfirstWarning, Interrupted
 
@@ -34,6 +46,8 @@ VERBS = (
     predict.predict,
     zero_shot.zero_shot,
     stages.report,
+    retrieval.index,
+    retrieval.search,
     artefacts.export,
     artefacts.verify,
     claims.claims,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 DIGITS = "digits"
 GLYPH = "builtin/glyph"
-GLYPH_CLIP = "builtin/glyph-clip"
 
 DataArgument = Annotated[str, typer.Argument(help="A folder of images, a manifest (.csv, .parquet), or 'digits'.")]
 BackboneOption = Annotated[
@@ -61,8 +60,7 @@ def open_encoder(backbone: str | None) -> DualEncoder:
     if backbone is None:
         raise InputError(
             "words need an image-text backbone; name one, for example --backbone openai/clip-vit-base-patch32 or "
-            "--backbone google/siglip-base-patch16-224 (downloaded from the hub once), a local folder, or, for digits, "
-            f"{GLYPH_CLIP}"
+            "--backbone google/siglip-base-patch16-224 (downloaded from the hub once), or a local folder"
         )
     from headfirst.nn import load_dual_encoder
 

@@ -5,6 +5,7 @@ from headfirst.data.audit import audit
 from headfirst.data.augmentation import augment
 from headfirst.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt_image, corrupt_mixed
 from headfirst.data.decode import decode_image, read_image
+from headfirst.data.every_image import every_image, with_hashes
 from headfirst.data.folders import read_paths
 from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
 from headfirst.data.pairs import Pairs, PairSet
@@ -30,6 +31,7 @@ __all__ = [
     "corrupt_image",
     "corrupt_mixed",
     "decode_image",
+    "every_image",
     "few_shot",
     "fill_rows",
     "geometry_key",
@@ -41,4 +43,5 @@ __all__ = [
     "read_paths",
     "shuffled_by_name",
     "usable_cores",
+    "with_hashes",
 ]

@@ -40,7 +40,7 @@ def read_folder(path: Path, *, seed: int = 0) -> ImageSet:
     """
     found = scan(path)
     if not found.files:
-        raise DataError(f"{path} holds no images{_because(found)}; {_WHAT_A_FOLDER_IS}")
+        raise DataError(f"{path} holds no images{because(found)}; {_WHAT_A_FOLDER_IS}")
     top = [folder for folder in found.folders if "/" not in folder]
     for folder in top:
         _refuse_nearly_split(path, folder)
@@ -86,7 +86,7 @@ def _split_folders(path: Path, name: str, found: Found, top: Sequence[str], seed
         files = found.under(split)
         if not files:
             raise DataError(
-                f"split folder {split!r} of {path} holds no images{_because(found)}; fill it or take it away"
+                f"split folder {split!r} of {path} holds no images{because(found)}; fill it or take it away"
             )
         labelled = {id_: file for id_, file in files.items() if split == UNLABELLED or id_.count("/") > 1}
         items[split] = [
@@ -99,7 +99,7 @@ def _split_folders(path: Path, name: str, found: Found, top: Sequence[str], seed
         raise NoLabelsError(path, _unlabelled(found))
     if "train" not in items:
         raise DataError(
-            f"{path} has {', '.join(splits)} but no train folder{_because(found)}; add train/<class>/…, "
+            f"{path} has {', '.join(splits)} but no train folder{because(found)}; add train/<class>/…, "
             "or give class folders alone and the splits will be cut"
         )
     _refuse_empty_classes(path, found, "train/")
@@ -149,11 +149,11 @@ def _refuse_empty_classes(path: Path, found: Found, prefix: str) -> None:
         is_class = folder.startswith(prefix) and "/" not in folder[len(prefix) :]
         if is_class and not found.under(folder):
             raise DataError(
-                f"class folder {folder!r} of {path} holds no images{_because(found)}; fill it or take it away"
+                f"class folder {folder!r} of {path} holds no images{because(found)}; fill it or take it away"
             )
 
 
-def _because(found: Found) -> str:
+def because(found: Found) -> str:
     """What was found instead, to explain an empty folder."""
     parts = [f"{len(found.quarantined)} links that are not followed"] if found.quarantined else []
     parts += [f"{count} {ending} files" for ending, count in sorted(found.others.items())]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from headfirst.data.decode import decode_image, read_bytes
 from headfirst.data.hashing import hash_array, hash_bytes
@@ -78,7 +79,7 @@ def prepare_split(
     if not len(split):
         raise DataError(f"split {split.name!r} has no images")
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
-        hashes, reasons = _hash_all(split, pool, progress)
+        hashes, reasons = hash_all(split, pool, progress)
         if len(reasons) == len(split):
             raise _nothing_left(split.name, reasons)
         by_hash = {h: s for h, s in zip(hashes, split.sources, strict=True) if h is not None}
@@ -112,7 +113,7 @@ class _Cached:
     unreadable: Mapping[str, str]
 
 
-def _hash_all(
+def hash_all(
     split: ImageSplit, pool: ThreadPoolExecutor, progress: Progress
 ) -> tuple[list[str | None], dict[str, str]]:
     """Content hash of each image (None where the file cannot even be read) and the reasons, by id."""
@@ -155,14 +156,14 @@ def _decode_all(
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not ledger.exists():
         path.unlink()  # without its ledger nobody knows which rows are images
-    _append(ledger, [])
+    append_reasons(ledger, [])
     height, width = preprocessing.size
 
     def compute(start: int, stop: int) -> np.ndarray:
         rows = np.zeros((stop - start, height, width, 3), dtype=np.uint8)
         jobs = pool.map(lambda i: _decode(sources[i], hashes[i], preprocessing, rows[i - start]), range(start, stop))
         unreadable = [(hashes[start + i], why) for i, why in enumerate(jobs) if why is not None]
-        _append(ledger, unreadable)  # before fill_rows records the chunk, so none can be forgotten
+        append_reasons(ledger, unreadable)  # before fill_rows records the chunk, so none can be forgotten
         return rows
 
     array = fill_rows(
@@ -174,7 +175,7 @@ def _decode_all(
         progress=progress,
         stage=f"decoding {name}",
     )
-    return _Cached(array=array, unreadable=_read(ledger))
+    return _Cached(array=array, unreadable=read_reasons(ledger))
 
 
 def _key(hashes: Iterable[str], geometry: str) -> str:
@@ -190,14 +191,31 @@ class _ChangedError(DataError):
 
 def _decode(source: Source, expected: str, preprocessing: Preprocessing, row: np.ndarray) -> str | None:
     """Fill `row` with the image's pixels, or say why not."""
+    image = pixels_of(source, expected)
+    if isinstance(image, str):
+        return image
     try:
-        image = source if isinstance(source, np.ndarray) else decode_image(_same_bytes(source, expected))
         row[:] = preprocess(image, preprocessing)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def pixels_of(source: Source, expected: str) -> UInt8[np.ndarray, "h w 3"] | str:
+    """The decoded image, or why it cannot be.
+
+    Args:
+        expected: sha256 of the content.
+
+    Raises:
+        DataError: the file is no longer the one that was hashed.
+    """
+    try:
+        return source if isinstance(source, np.ndarray) else decode_image(_same_bytes(source, expected))
     except _ChangedError:
         raise
     except DataError as error:
         return str(error)
-    return None
 
 
 def _same_bytes(path: Path, expected: str) -> bytes:
@@ -207,7 +225,8 @@ def _same_bytes(path: Path, expected: str) -> bytes:
     return data
 
 
-def _append(ledger: Path, entries: Iterable[tuple[str, str]]) -> None:
+def append_reasons(ledger: Path, entries: Iterable[tuple[str, str]]) -> None:
+    """Add (content hash, why it cannot be read) to a file, safely before anything counts on it."""
     # Each entry begins a line of its own: one torn by a kill cannot swallow the next.
     lines = "".join("\n" + json.dumps(entry) for entry in entries)
     with ledger.open("a", encoding="utf-8") as file:
@@ -216,7 +235,8 @@ def _append(ledger: Path, entries: Iterable[tuple[str, str]]) -> None:
         os.fsync(file.fileno())
 
 
-def _read(ledger: Path) -> dict[str, str]:
+def read_reasons(ledger: Path) -> dict[str, str]:
+    """What `append_reasons` wrote, by content hash."""
     reasons = {}
     for line in ledger.read_text(encoding="utf-8").splitlines():
         try:

@@ -1,17 +1,27 @@
-"""Backbone and images to features, and the store that keeps them."""
+"""Backbone and images to features, the store that keeps them, and the most similar among them."""
 
+from headfirst.features.approximate import Graph, measured_recall, recall
 from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
+from headfirst.features.nearest import Nearest, nearest
 from headfirst.features.store import CacheInfo, cache_info, clear_cache
+from headfirst.features.streaming import Streamed, stream
 from headfirst.features.threads import free_threads, torch_threads
 
 __all__ = [
     "CacheInfo",
+    "Graph",
+    "Nearest",
+    "Streamed",
     "cache_info",
     "clear_cache",
     "embed",
     "free_threads",
     "load_features",
+    "measured_recall",
+    "nearest",
+    "recall",
     "save_features",
+    "stream",
     "torch_threads",
 ]

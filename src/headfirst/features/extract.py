@@ -66,7 +66,7 @@ def embed(
     path = cache / "features" / f"{_key(split, backbone, fingerprint, batch_size, kind)}.npy"
     shape = (len(split), backbone.feature_dim)
     if not path.exists():
-        with _evaluating(backbone, device), torch.inference_mode():
+        with evaluating(backbone, device), torch.inference_mode():
             _extract(backbone, split, path, shape, batch_size, device, progress)
     return Features(
         values=torch.from_numpy(np.load(path, mmap_mode="c")),
@@ -125,7 +125,7 @@ def _extract(
 
     def compute(start: int, stop: int) -> np.ndarray:
         rows = np.empty((stop - start, shape[1]), dtype=np.float32)
-        with torch_threads(_thread_count(record, start)):
+        with torch_threads(thread_count(record, start)):
             for begin in range(start, stop, batch_size):
                 batch = range(begin, min(begin + batch_size, stop))
                 images = normalise(split.batch(batch).to(device), backbone.preprocessing)
@@ -140,7 +140,7 @@ def _extract(
     record.unlink(missing_ok=True)
 
 
-def _thread_count(record: Path, start: int) -> int:
+def thread_count(record: Path, start: int) -> int:
     """The free cores when the array was begun: another number of threads may round differently."""
     if start == 0:
         record.write_text(str(free_threads()), encoding="utf-8")
@@ -151,7 +151,7 @@ def _thread_count(record: Path, start: int) -> int:
 
 
 @contextmanager
-def _evaluating(backbone: nn.Module, device: str) -> Iterator[None]:
+def evaluating(backbone: nn.Module, device: str) -> Iterator[None]:
     """Every module in eval mode on `device`; afterwards in its own mode, where it was."""
     modes = {module: module.training for module in backbone.modules()}
     place = next(backbone.parameters()).device

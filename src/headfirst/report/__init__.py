@@ -1,18 +1,23 @@
-"""`Report` → report.html, report.json, report.md; plans and comparisons likewise; foreign names made safe to show."""
+"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches; foreign names made safe."""
 
 from headfirst.report.compare_page import comparison_json, comparison_text, write_comparison
 from headfirst.report.files import read_report, write_report
 from headfirst.report.plan_page import plan_json, write_plan
+from headfirst.report.search_page import how_found, search_json, search_lines, write_search
 from headfirst.report.text import printable, safe_cell
 
 __all__ = [
     "comparison_json",
     "comparison_text",
+    "how_found",
     "plan_json",
     "printable",
     "read_report",
     "safe_cell",
+    "search_json",
+    "search_lines",
     "write_comparison",
     "write_plan",
     "write_report",
+    "write_search",
 ]

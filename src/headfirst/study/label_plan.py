@@ -17,7 +17,7 @@ from headfirst.evaluation import versions
 from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.learning_curve import LEAST_SIZES
-from headfirst.study.mistakes import thumbnail
+from headfirst.study.thumbnails import thumbnail
 from headfirst.study.typical import most_typical
 from headfirst.study.worth import Curve, Valuation, Worth, sentence
 from headfirst.types import Features, Progress, silent

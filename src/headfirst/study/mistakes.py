@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import torch
-from PIL import Image
 
 from headfirst.data import ImageSplit
+from headfirst.study.thumbnails import thumbnail
 from headfirst.types import Mistake, Predictions
-
-THUMBNAIL = 96  # pixels, longer side
 
 
 def mistakes(predictions: Predictions, images: ImageSplit, *, most: int = 12) -> tuple[Mistake, ...]:
@@ -35,12 +30,3 @@ def mistakes(predictions: Predictions, images: ImageSplit, *, most: int = 12) ->
         )
         for i in surest
     )
-
-
-def thumbnail(images: ImageSplit, index: int) -> str:
-    """One image of a prepared split as a `data:image/jpeg;base64,…` address."""
-    picture = Image.fromarray(images.batch([index])[0].permute(1, 2, 0).numpy())
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
