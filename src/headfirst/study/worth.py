@@ -132,8 +132,8 @@ class Valuation:
             notes.append(f"Of {len(able)} classes, the {len(found)} with the lowest recall on val were valued alone.")
         if any(worth.labels < FAR * self.more for worth in found):
             notes.append(
-                f"{self.more} further labels are more than twice what some classes have. So far beyond what was seen the "
-                "law promises too much, by half in simulations, where intervals of 95 % held 90 % of the time."
+                f"{self.more} further labels are more than twice what some classes have. So far beyond what was seen "
+                "the law promises too much, by half in simulations, where intervals of 95 % held 90 % of the time."
             )
         if few:
             listed = ", ".join(f"“{names[c]}” ({totals[c]})" for c in few[:10]) + (", …" if len(few) > 10 else "")
