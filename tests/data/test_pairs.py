@@ -192,7 +192,7 @@ def test_names_in_an_archive_are_never_paths(tmp_path: Path):
     }
     written = [p for p in tmp_path.rglob("*") if p.is_file() and p != path]
     assert len(written) == 1
-    assert written[0].is_relative_to(tmp_path / "cache" / "pairs")
+    assert written[0].is_relative_to(tmp_path / "cache" / "images")
     assert written[0].read_bytes() == png(0)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import tarfile
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_images import split_of
 
+from headfirst.data import PairSet
 from headfirst.errors import DataError
 from headfirst.features import (
     cache_info,
@@ -39,6 +42,21 @@ def test_the_cache_is_counted_and_emptied_and_nothing_else_is_touched(backbone, 
     assert cache_info(cache).size == 0
     left = sorted(path.name for path in cache.rglob("*") if path.is_file())
     assert left == ["elsewhere.npy", "mine.txt"]
+
+
+def test_images_out_of_shards_are_counted_and_emptied(tmp_path):
+    data = b"no image, but kept as one"
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a.png", "a.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    PairSet.open(tmp_path / "a.tar", cache=tmp_path / "cache")
+    info = cache_info(tmp_path / "cache")
+    assert info.files == {"pixels": 0, "features": 0, "images": 1}
+    assert info.sizes["images"] == len(data)
+    assert clear_cache(tmp_path / "cache") == info
+    assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
 
 
 def test_an_absent_cache_is_empty(tmp_path):

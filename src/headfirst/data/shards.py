@@ -54,7 +54,7 @@ def read_shards(path: Path, shards: list[Path], cache: Path) -> Listing:
     for shard in shards:
         name = printable(shard.relative_to(path).as_posix() if path.is_dir() else shard.name)
         top = name.split("/")[0] if "/" in name else ""
-        contents = _Contents(shard=shard, name=name, cache=cache / "pairs", listing=listing, others=others)
+        contents = _Contents(shard=shard, name=name, cache=cache / "images", listing=listing, others=others)
         contents.read()
         contents.list(top if is_split(top) else "")
     if others:
@@ -158,7 +158,7 @@ def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _store(folder: Path, data: bytes) -> Path:
     """A file that holds these bytes, named by their hash."""
     digest = hash_bytes(data)
-    path = folder / digest[:2] / digest
+    path = folder / f"{digest}.image"
     if not (path.is_file() and path.stat().st_size == len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""What the cache holds, and emptying it: decoded pixels and extracted features alike."""
+"""What the cache holds, and emptying it: decoded pixels, extracted features, images out of shards."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from headfirst.data import cache_dir
 
-_FOLDERS = ("pixels", "features")
+_FOLDERS = ("pixels", "features", "images")
+_FINISHED = (".npy", ".image")
 # Only what Headfirst writes is ever counted or removed.
-_ENDINGS = (".npy", ".partial", ".progress", ".lock", ".tmp", ".unreadable", ".threads")
+_ENDINGS = (*_FINISHED, ".partial", ".progress", ".lock", ".tmp", ".unreadable", ".threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class CacheInfo:
 
     Attributes:
         directory: the folder.
-        files, sizes: number of finished arrays and bytes (everything included), by kind: pixels, features.
+        files, sizes: number of finished files and bytes (everything included), by kind: pixels, features and, where
+            shards were read, images.
         unfinished: arrays that a stopped run left half-made and the same command would continue.
     """
 
@@ -37,17 +39,19 @@ def cache_info(cache: Path | None = None) -> CacheInfo:
     """What `cache` (`cache_dir()` if None) holds."""
     directory = cache or cache_dir()
     found = {folder: _files(directory / folder) for folder in _FOLDERS}
+    if not found["images"]:
+        del found["images"]
     every = [path for paths in found.values() for path in paths]
     return CacheInfo(
         directory=directory,
-        files={folder: sum(path.suffix == ".npy" for path in paths) for folder, paths in found.items()},
+        files={folder: sum(path.suffix in _FINISHED for path in paths) for folder, paths in found.items()},
         sizes={folder: sum(path.lstat().st_size for path in paths) for folder, paths in found.items()},
         unfinished=sum(path.suffix == ".partial" for path in every),
     )
 
 
 def clear_cache(cache: Path | None = None) -> CacheInfo:
-    """Removes pixels and features, and nothing else, from `cache` (`cache_dir()` if None); says what went."""
+    """Removes what Headfirst put into `cache` (`cache_dir()` if None), and nothing else; says what went."""
     info = cache_info(cache)
     for folder in _FOLDERS:
         for path in _files(info.directory / folder):
