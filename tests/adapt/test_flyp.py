@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from headfirst import FLYP
 from headfirst.adapt import TunedModel, WiSE, ZeroShot, on_backbone, search, towers
-from headfirst.adapt.towers import draw_prompts, prompted_loss, tower_groups
+from headfirst.adapt.towers import draw_prompts, prompted_loss
 from headfirst.adapt.tuned import logits, module_fingerprint
 from headfirst.artefact import load_model, save_model
 from headfirst.data import ImageSplit, prepare_split
@@ -198,8 +198,7 @@ def gradient(encoder: DualEncoder, loss: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("micro_batch", [None, 3])
+@pytest.mark.parametrize(("family", "micro_batch"), [("clip", None), ("clip", 3), ("siglip", 3), ("chinese_clip", 3)])
 def test_loss_and_gradient_are_those_written_out(checkpoints, family: str, micro_batch: int | None):
     encoder = load(checkpoints(family))
     expected = written_out(encoder)
@@ -215,9 +214,8 @@ def test_without_the_positives_of_one_class_the_gradient_is_another(
 ):
     encoder = load(checkpoints(family))
     right = gradient(encoder, written_out(encoder))
-    for name in ("contrastive_loss", "sigmoid_contrastive_loss"):
-        real = getattr(towers, name)
-        monkeypatch.setattr(towers, name, lambda *a, real=real, **k: real(*a, **{**k, "groups": None}))
+    real = towers.pair_loss
+    monkeypatch.setattr(towers, "pair_loss", lambda *a, **k: real(*a, **{**k, "groups": None}))
     fault = gradient(encoder, prompted_loss(encoder, lambda part: IMAGES[part], PROMPTS, LABELS))
     assert (fault - right).norm() > 0.02 * right.norm()  # 200 times what the test above allows
 
@@ -261,26 +259,12 @@ def test_templates_and_descriptions_reach_training_and_head(clip: DualEncoder, c
     monkeypatch.setattr(
         towers, "embed_prompts", lambda text, prompts, **k: seen.update(prompts) or real(text, prompts, **k)
     )
-    recipe = FLYP(epochs=3, batch_size=8, lr=1e-3, templates=("the {}.", "a {} thing"), descriptions={"red": ["cat"]})
+    recipe = FLYP(epochs=2, batch_size=24, lr=1e-3, templates=("the {}.", "a {} thing"), descriptions={"red": ["cat"]})
     recipe.fit(clip, colours["train"])
     assert seen == {"the red.", "a red thing", "cat", "the green.", "a green thing", "the blue.", "a blue thing"}
 
 
 # Optimisation.
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_parameter_is_trained_once_and_decays_only_where_it_should(checkpoints, family: str):
-    encoder = load(checkpoints(family))
-    groups = tower_groups(encoder, 0.1, 1e-3)
-    assert [id(p) for g in groups for p in g["params"]].sort() == [id(p) for p in encoder.parameters()].sort()
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    assert len(decay) == sum(1 for _ in encoder.parameters())
-    names = {id(p): name for name, p in encoder.named_parameters()}
-    decayed = {names[key] for key, value in decay.items() if value}
-    assert not any("logit" in n or n.endswith("bias") or "norm" in n.lower() or "token_emb" in n for n in decayed)
-    assert not any("position" in n for n in decayed)
-    assert any("fc1" in name or "intermediate" in name for name in decayed)
 
 
 def test_what_needs_no_gradient_stays(clip: DualEncoder, colours):
@@ -289,25 +273,24 @@ def test_what_needs_no_gradient_stays(clip: DualEncoder, colours):
     model = FLYP(**QUICK).fit(locked, colours["train"])
     assert model.classifier.backbone.fingerprint == clip.image.fingerprint
     assert model.record["trained_parameters"] < sum(p.numel() for p in clip.parameters())
+    with pytest.raises(InputError, match="nothing to train"):
+        FLYP(**QUICK).fit(locked.requires_grad_(False), colours["train"])
 
 
-@pytest.mark.parametrize(("start", "limit", "ends"), [(0.925, 0.95, 0.95), (118.0, 100.0, None)])
-def test_the_scale_is_clamped_but_never_below_where_it_began(
-    checkpoints, colours, monkeypatch, start: float, limit: float, ends: float | None
-):
-    """This scale grows to 1.04 where it may; SigLIP's checkpoints begin at up to 118."""
-    monkeypatch.setattr(towers, "MAX_LOG_SCALE", math.log(limit))
-    encoder = load(checkpoints("clip"))
-    with torch.no_grad():
-        encoder.log_logit_scale.fill_(math.log(start))
-    recipe = FLYP(epochs=5, batch_size=8, lr=1e-2 if ends else 1e-9)
-    scale = recipe.fit(encoder, colours["train"]).classifier.head.weight.norm(dim=1)
-    assert scale.tolist() == pytest.approx([ends or start] * 3, rel=1e-5)
+def test_the_scale_is_bounded_but_never_below_where_it_began(clip: DualEncoder, colours, monkeypatch):
+    """A loss that wants nothing but a larger scale."""
+    monkeypatch.setattr(towers, "pair_loss", lambda encoder, *_, **__: -encoder.logit_scale)
+    for start, end in ((99.0, 100.0), (118.0, 118.0)):  # SigLIP's checkpoints begin at up to 118
+        with torch.no_grad():
+            clip.log_logit_scale.fill_(math.log(start))
+        head = FLYP(epochs=2, batch_size=8, lr=1e-2).fit(clip, colours["train"]).classifier.head
+        assert head.weight.norm(dim=1).tolist() == pytest.approx([end] * 3, rel=1e-5)
 
 
 def test_seed_decides_and_nothing_else(clip: DualEncoder, colours):
     one, two, other = (
-        module_fingerprint(FLYP(**QUICK).fit(clip, colours["train"], seed=s).classifier) for s in (0, 0, 1)
+        module_fingerprint(FLYP(**{**QUICK, "epochs": 1}).fit(clip, colours["train"], seed=s).classifier)
+        for s in (0, 0, 1)
     )
     assert one == two != other
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from headfirst.adapt.distortion import DistortionMeter
@@ -30,23 +29,14 @@ from headfirst.adapt.tuning import Tuning, labels_of, still_batch_norm
 from headfirst.adapt.zero_shot import ZeroShotModel
 from headfirst.data import ImageSplit, augment, normalise
 from headfirst.errors import DivergenceError, InputError
-from headfirst.nn import (
-    DualEncoder,
-    ImageClassifier,
-    TextTower,
-    contrastive_loss,
-    embed_in_parts,
-    sigmoid_contrastive_loss,
-)
+from headfirst.nn import DualEncoder, ImageClassifier, TextTower, embed_in_parts, pair_loss, with_bounded_scale
 from headfirst.randomness import keyed_uniform
-from headfirst.train import Batch, join_world, sharing_workers, train
+from headfirst.train import Batch, decay_groups, join_world, sharing_workers, train
 from headfirst.types import Progress, silent
 
 if TYPE_CHECKING:
     from headfirst.adapt.flyp import FLYP
 
-MAX_LOG_SCALE = math.log(100)
-"""Radford et al., ICML 2021, section 2.5."""
 _PROMPT = 0x7E87  # stream of the keyed generator
 
 
@@ -80,15 +70,13 @@ def tune_towers(
     before = zero_shot.fit(start)  # refuses what cannot be read before anything is trained
     prompts = tuple(before.prompts.values())
     model = copy.deepcopy(start).to(device)
-    groups = tower_groups(model, recipe.weight_decay, lr)
-    # SigLIP's own scales lie above 100: nothing is cut off that was there before.
-    limit = max(MAX_LOG_SCALE, model.log_logit_scale.item())
+    groups = decay_groups(model, lr=lr, weight_decay=recipe.weight_decay)
+    if not groups:
+        raise InputError(f"no parameter of {start.name} needs a gradient, so there is nothing to train; unlock a tower")
     workers = sharing_workers(join_world(torch.device(device)), len(images), recipe.batch_size)
 
     def loss(batch: Batch) -> Tensor:
         still_batch_norm(model.train())
-        with torch.no_grad():
-            model.log_logit_scale.clamp_(max=limit)
         drawn = draw_prompts(prompts, images.labels[batch.indices], seed=seed, epoch=batch.epoch, samples=batch.indices)
         try:
             return prompted_loss(
@@ -122,11 +110,10 @@ def tune_towers(
         directory=directory,
         until_epoch=until_epoch,
         callbacks=[meter],
+        optimiser=lambda parameters: with_bounded_scale(torch.optim.AdamW(parameters), model.log_logit_scale),
         progress=progress,
         stage=stage,
     )
-    with torch.no_grad():
-        model.log_logit_scale.clamp_(max=limit)
     try:
         after = zero_shot.fit(model.eval())
     except InputError as error:
@@ -162,9 +149,7 @@ def prompted_loss(
     )
     x = F.normalize(images, dim=1)
     y = F.normalize(embed_prompts(encoder.text, prompts, micro_batch=micro_batch, device=device), dim=1)
-    if encoder.logit_bias is None:
-        return contrastive_loss(x, y, encoder.logit_scale, groups=labels, workers=workers)
-    return sigmoid_contrastive_loss(x, y, encoder.logit_scale, encoder.logit_bias, groups=labels, workers=workers)
+    return pair_loss(encoder, x, y, groups=labels, workers=workers)
 
 
 def embed_prompts(
@@ -195,19 +180,6 @@ def draw_prompts(
     """
     draws = keyed_uniform(seed, epoch, samples, _PROMPT)
     return [prompts[k][int(u * len(prompts[k]))] for k, u in zip(labels, draws, strict=True)]
-
-
-def tower_groups(encoder: DualEncoder, weight_decay: float, lr: float) -> list[dict[str, Any]]:
-    """AdamW groups: decay of matrices and kernels; none of vectors, the logit scale and bias, and embedding tables.
-
-    Rows of a table that no prompt uses have no gradient: without decay they stay what they are, bit for bit.
-    """
-    tables = {id(p) for m in encoder.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    trained = [p for p in encoder.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
-    others = [p for p in trained if p.ndim <= 1 or id(p) in tables]
-    parts = ((decayed, weight_decay), (others, 0.0))
-    return [{"params": params, "lr": lr, "weight_decay": decay} for params, decay in parts if params]
 
 
 def _view(

@@ -6,6 +6,7 @@ from headfirst.nn.contrastive import contrastive_loss, sigmoid_contrastive_loss
 from headfirst.nn.dual_encoder import DualEncoder, has_text_tower, load_dual_encoder, pair
 from headfirst.nn.loading import load_backbone
 from headfirst.nn.micro_batches import embed_in_parts
+from headfirst.nn.pair_loss import pair_loss, with_bounded_scale
 from headfirst.nn.preprocessing import parse_processor
 from headfirst.nn.text import TextTower, Tokens, load_text_tower
 
@@ -24,7 +25,9 @@ __all__ = [
     "load_dual_encoder",
     "load_text_tower",
     "pair",
+    "pair_loss",
     "parse_processor",
     "random_head",
     "sigmoid_contrastive_loss",
+    "with_bounded_scale",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfirst.data import Pairs
 from headfirst.errors import DivergenceError, InputError
-from headfirst.nn import DualEncoder, TextTower, contrastive_loss, sigmoid_contrastive_loss
+from headfirst.nn import DualEncoder, TextTower, pair_loss, with_bounded_scale
 from headfirst.pretrain.monitors import PairMonitor, PairReading
 from headfirst.pretrain.sides import ImageSide, TextSide, augmented, lock, plain
 from headfirst.train import Batch, TrainRecord, train
@@ -28,8 +26,6 @@ from headfirst.types import Progress, Quarantined, silent
 if TYPE_CHECKING:
     from headfirst.pretrain.clip import CLIP
 
-MAX_LOG_SCALE = math.log(100)
-"""Radford et al., ICML 2021, section 2.5."""
 _TOKENISED = 1024  # captions at a time
 
 
@@ -87,14 +83,11 @@ def train_pairs(
     )
     if 0 not in monitor.found:
         monitor(0, model)
-    limit = max(MAX_LOG_SCALE, start.log_logit_scale.item())  # SigLIP's own lie above: nothing there is cut off
 
     def optimiser(parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
         adam = torch.optim.AdamW(parameters, betas=(0.9, 0.98), eps=1e-6)  # Radford et al., table 19
-        adam.register_step_post_hook(lambda *_: clamp_(model.log_logit_scale, limit))
-        return adam
+        return with_bounded_scale(adam, model.log_logit_scale)
 
-    clamp_(model.log_logit_scale, limit)
     workers = dist.group.WORLD if world.size > 1 else None
     record = train(
         model,
@@ -124,20 +117,6 @@ def train_pairs(
     )
 
 
-def pair_loss(
-    encoder: DualEncoder,
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "n d"],
-    *,
-    groups: Tensor | None = None,
-    workers: dist.ProcessGroup | None = None,
-) -> Float[Tensor, ""]:
-    """The loss of the encoder's kind; see `contrastive_loss` and `sigmoid_contrastive_loss`."""
-    if encoder.logit_bias is None:
-        return contrastive_loss(x, y, encoder.logit_scale, groups=groups, workers=workers)
-    return sigmoid_contrastive_loss(x, y, encoder.logit_scale, encoder.logit_bias, groups=groups, workers=workers)
-
-
 def cut_captions(text: TextTower, pairs: Pairs) -> tuple[Quarantined, ...]:
     """Captions that the text tower cannot read whole."""
     found = []
@@ -147,12 +126,6 @@ def cut_captions(text: TextTower, pairs: Pairs) -> tuple[Quarantined, ...]:
             reason = f"its caption has {tokens.lengths[i]} tokens, {text.context_length} are read; cut off: {lost!r}"
             found.append(Quarantined(id=pairs.images.ids[start + i], reason=reason))
     return tuple(found)
-
-
-@torch.no_grad()
-def clamp_(log_scale: Tensor, limit: float) -> None:
-    """Keep the logarithm of the logit scale at or below `limit`, in place."""
-    log_scale.clamp_(max=limit)
 
 
 def _trained(model: DualEncoder, recipe: CLIP) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """One training loop: checkpoint, resume, progress, devices. Probes and monitors enter as callbacks."""
 
 from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from headfirst.train.decay import decay_groups
 from headfirst.train.distributed import join_world, sharing_workers
 from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, train
 from headfirst.train.signals import graceful_stop
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "Optimisation",
     "TrainRecord",
+    "decay_groups",
     "graceful_stop",
     "join_world",
     "learning_rate_factor",
