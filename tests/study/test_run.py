@@ -26,6 +26,7 @@ from headfirst.nn import PretrainedBackbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
 from headfirst.study.fits import Fits
+from headfirst.types import Report
 
 RECIPE = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
 
@@ -91,7 +92,7 @@ def test_again_reads_what_is_there_and_another_recipe_is_refused(
     again = run(images, backbone, RECIPE, out=out, progress=lambda stage, *_: stages.append(stage))
     assert again.rows == report.rows
     assert not any("learning rate" in stage for stage in stages)  # nothing was trained
-    kept = {"evidence.json", "fingerprint", "logs", "model-saved", "predictions"}
+    kept = {"evidence.json", "fingerprint", "logs", "model-saved", "predictions", "threads"}
     assert {p.name for p in (out / "work").iterdir()} == kept
     other = dataclasses.replace(RECIPE, seeds=3)
     with pytest.raises(FingerprintError, match="another recipe"):
@@ -160,7 +161,12 @@ def test_a_resumed_run_computes_on_as_many_threads_as_it_began_with(
 ):
     seen = []
     monkeypatch.setattr(Fits, "results", lambda _: {})
-    monkeypatch.setattr("headfirst.study.main_job._conclude", lambda *_: seen.append(torch.get_num_threads()))
+
+    def conclude(*_: object) -> Report:
+        seen.append(torch.get_num_threads())
+        return Report(rows=())
+
+    monkeypatch.setattr("headfirst.study.main_job._conclude", conclude)
     for threads in (2, 1):  # as many as there happened to be free
         with torch_threads(threads):
             run(images, backbone, RECIPE, out=tmp_path)
