@@ -188,8 +188,27 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A training image that is most like another one to a model.
+
+    Attributes:
+        similarity: cosine of the model's features, in [-1, 1].
+        thumbnail: a `data:image/jpeg;base64,…` address.
+    """
+
+    id: str
+    label: str
+    similarity: float
+    thumbnail: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """An image the recommended model gets wrong; `thumbnail` is a `data:image/jpeg;base64,…` address."""
+    """An image the recommended model gets wrong; `thumbnail` is a `data:image/jpeg;base64,…` address.
+
+    Attributes:
+        neighbours: the training images (first seed) most like it to that model, the most similar first.
+    """
 
     split: str
     id: str
@@ -197,6 +216,7 @@ class Mistake:
     predicted: str
     confidence: float
     thumbnail: str
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

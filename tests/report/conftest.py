@@ -25,6 +25,7 @@ from headfirst.types import (
     DataSummary,
     Duplicate,
     Mistake,
+    Neighbour,
     Quarantined,
     Recommendation,
     Report,
@@ -118,6 +119,15 @@ def example_report() -> Report:
                 predicted=CLASSES[(i + 3) % 7],
                 confidence=0.97 - 0.03 * i,
                 thumbnail=thumbnail(i),
+                neighbours=tuple(
+                    Neighbour(
+                        id=f"train/{CLASSES[(i + j) % 7]}/pic_{i + j:03d}.jpg",
+                        label=CLASSES[(i + 3 * j) % 7],
+                        similarity=0.91 - 0.04 * j - 0.01 * i,
+                        thumbnail=thumbnail(20 + i + j),
+                    )
+                    for j in range(3)
+                ),
             )
             for split in ("test", "shift-sketch")
             for i in range(8)

@@ -118,6 +118,19 @@ def test_the_schema_documents_exactly_the_fields():
     for name, parts in (("data", (types.Quarantined, types.Duplicate)), ("geometry", geometry)):
         for f in (field for part in parts for field in dataclasses.fields(part)):
             assert f"`{f.name}`" in sections[name], f.name
+    for f in dataclasses.fields(types.Neighbour):
+        assert f"`{f.name}`" in sections["mistakes"].split("`neighbours`")[1], f.name
+
+
+def test_a_report_from_before_there_were_neighbours_is_read(report, tmp_path):
+    write_report(report, tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text())
+    for mistake in document["mistakes"]:
+        del mistake["neighbours"]
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    mistakes = read_report(tmp_path).mistakes
+    assert [m.id for m in mistakes] == [m.id for m in report.mistakes]
+    assert all(m.neighbours == () for m in mistakes)
 
 
 def test_the_schema_documents_every_metric(report):

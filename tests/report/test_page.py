@@ -13,6 +13,7 @@ from headfirst.types import (
     DataSummary,
     Duplicate,
     Mistake,
+    Neighbour,
     Quarantined,
     Recommendation,
     Report,
@@ -87,7 +88,15 @@ def hostile_report() -> Report:
         ),
         confusions=(Confusion(method=HOSTILE[0], split="test", counts=counts),),
         mistakes=tuple(
-            Mistake(split=name, id=name, label=name, predicted=name, confidence=0.5, thumbnail=pixel)
+            Mistake(
+                split=name,
+                id=name,
+                label=name,
+                predicted=name,
+                confidence=0.5,
+                thumbnail=pixel,
+                neighbours=(Neighbour(id=name, label=name, similarity=0.5, thumbnail=pixel),),
+            )
             for name in HOSTILE
         ),
         data=DataSummary(
@@ -219,6 +228,31 @@ def test_refuses_a_thumbnail_that_is_no_inline_photograph(report, thumbnail):
     mistake = dataclasses.replace(report.mistakes[0], thumbnail=thumbnail)
     with pytest.raises(InputError, match=r"thumbnail of test/dog/pic_000\.jpg must be data:image/jpeg"):
         page(dataclasses.replace(report, mistakes=(mistake,)))
+    neighbour = dataclasses.replace(report.mistakes[0].neighbours[1], thumbnail=thumbnail)
+    mistake = dataclasses.replace(report.mistakes[0], neighbours=(neighbour,))
+    with pytest.raises(InputError, match=r"thumbnail of train/elephant/pic_001\.jpg must be data:image/jpeg"):
+        page(dataclasses.replace(report, mistakes=(mistake,)))
+
+
+def test_each_mistake_has_its_neighbours_beside_it(report):
+    html = page(report)
+    section = html[html.index('<section id="mistakes">') : html.index('<section id="data">')]
+    groups = re.findall(r'<ul class="alike">(.*?)</ul>', section, flags=re.DOTALL)
+    assert len(groups) == len(report.mistakes)
+    for mistake, group in zip(report.mistakes, groups, strict=True):
+        shown = re.findall(r'<li title="(.*?)">.*?<span class="(.*?)"><bdi>(.*?)</bdi></span> ([\d.]+)</li>', group)
+        assert shown == [
+            (
+                near.id,
+                "as-is" if near.label == mistake.label else "as-called" if near.label == mistake.predicted else "",
+                near.label,
+                f"{near.similarity:.2f}",
+            )
+            for near in mistake.neighbours
+        ]
+    assert {"as-is", "as-called", ""} == set(re.findall(r'<span class="([a-z-]*)"><bdi>', section))
+    bare = tuple(dataclasses.replace(mistake, neighbours=()) for mistake in report.mistakes)
+    assert "alike" not in page(dataclasses.replace(report, mistakes=bare)).split("</style>")[1]
 
 
 def test_an_empty_report_is_a_page():

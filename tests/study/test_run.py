@@ -18,7 +18,7 @@ import torch
 from headfirst.adapt import FineTune
 from headfirst.adapt.tuned import module_fingerprint
 from headfirst.artefact import load_model
-from headfirst.data import ImageSet
+from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
 from headfirst.errors import DataError, FingerprintError, InputError
 from headfirst.evaluation import load_predictions
 from headfirst.features import torch_threads
@@ -76,6 +76,28 @@ def test_costs_confusions_and_mistakes_add_up(finished):
         )
         assert right / total == pytest.approx(row.value)
     assert all(mistake.label != mistake.predicted for mistake in report.mistakes)
+
+
+def test_beside_each_mistake_stand_the_training_images_most_like_it(finished, images: ImageSet):
+    """Recomputed by the saved model from the pixels, one cosine at a time."""
+    out, report = finished
+    model = load_model(out / "model").classifier.backbone
+    train = few_shot(images["train"], 6, seed=0)
+
+    def feature(split: ImageSplit, id_: str) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(normalise(split.batch([split.ids.index(id_)]), model.preprocessing))[0].double()
+
+    trained = {id_: feature(train, id_) for id_ in train.ids}
+    assert report.mistakes
+    for mistake in report.mistakes:
+        mine = feature(images[mistake.split], mistake.id)
+        cosines = {id_: torch.cosine_similarity(mine, other, dim=0).item() for id_, other in trained.items()}
+        expected = sorted(cosines.values(), reverse=True)[:3]
+        assert [near.similarity for near in mistake.neighbours] == pytest.approx(expected, abs=1e-4)
+        for near in mistake.neighbours:
+            assert cosines[near.id] == pytest.approx(near.similarity, abs=1e-4)
+            assert near.label == train.classes[train.labels[train.ids.index(near.id)]]
 
 
 def test_the_report_survives_its_file(finished, tmp_path: Path):

@@ -101,4 +101,5 @@ def search(
     for line in search_lines(found):
         say(line)
     say(f"page: {page}")
-    note(f"half of all images stay below {found.median:.4f}. {how_found(found)}", quiet=quiet)
+    more = "" if found.exact else " --exact compares all."
+    note(f"half of all images stay below {found.median:.4f}. {how_found(found)}{more}", quiet=quiet)

@@ -111,12 +111,15 @@ class Rows:
 
     def __init__(self, given: Tensor | Features, name: str) -> None:
         self.name, self.ids = name, given.ids if isinstance(given, Features) else None
-        self.values = (given.values if isinstance(given, Features) else given).detach()
-        if self.values.ndim != 2 or not self.values.is_floating_point() or self.values.shape[1] < 1:
+        values = given.values if isinstance(given, Features) else given
+        if not isinstance(values, Tensor):
+            raise InputError(f"{name} must be a tensor or Features, got {type(values).__name__}")
+        if values.ndim != 2 or not values.is_floating_point() or values.shape[1] < 1:
             raise InputError(
                 f"{name} must be a floating tensor of shape (number, length), "
-                f"got {self.values.dtype} of shape {tuple(self.values.shape)}"
+                f"got {values.dtype} of shape {tuple(values.shape)}"
             )
+        self.values = values.detach()
 
     def __len__(self) -> int:
         return self.values.shape[0]

@@ -23,7 +23,8 @@ def page(report: Report) -> str:
         InputError: a thumbnail that is no inline JPEG or PNG (an address would be fetched).
     """
     for mistake in report.mistakes:
-        require_inline(mistake.id, mistake.thumbnail)
+        for shown in (mistake, *mistake.neighbours):
+            require_inline(shown.id, shown.thumbnail)
     accuracy = tables.table(report.rows, "accuracy")
     recommended = report.recommendation.method if report.recommendation else None
     figure = scatter(accuracy, recommended)

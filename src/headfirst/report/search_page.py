@@ -71,8 +71,7 @@ def how_found(search: Search) -> str:
     share, low, high = (numbers.percent(recall[name]) for name in ("value", "low", "high"))
     return (
         f"Found through an approximate index of {numbers.count(search.num_images)} images, which finds {share} % "
-        f"[{low}, {high}] of the {recall['k']:.0f} nearest of an image; words lie elsewhere and may fare worse "
-        "(--exact compares all)."
+        f"[{low}, {high}] of the {recall['k']:.0f} nearest of an image; words lie elsewhere and may fare worse."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from headfirst.study.detection import MOST, detections, sample
 from headfirst.study.fits import Fits, Result
 from headfirst.study.forecast import SEVERITIES, fit_forecaster
 from headfirst.study.geometry import geometry
-from headfirst.types import Detection, Features, Forecast, Geometry, Predictions
+from headfirst.study.mistakes import with_neighbours
+from headfirst.types import Detection, Features, Forecast, Geometry, Mistake, Predictions
 
 MOST_CORRUPTED = 256
 """Validation images whose corrupted copies are looked at; of other splits, `MOST`."""
@@ -36,6 +37,7 @@ class Evidence:
     forecasts: tuple[Forecast, ...]
     detections: tuple[Detection, ...]
     geometry: Geometry
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def save_evidence(evidence: Evidence, path: Path) -> None:
@@ -50,8 +52,14 @@ def load_evidence(path: Path) -> Evidence:
     return TypeAdapter(Evidence).validate_python(json.loads(path.read_text()))
 
 
-def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -> tuple[Evidence, Calibration]:
-    """Look at the recommended model, at the one whose agreement is asked, and at every tuned one."""
+def gather(
+    fits: Fits, results: Mapping[tuple[str, int], Result], method: str, wrong: Sequence[Mistake]
+) -> tuple[Evidence, Calibration]:
+    """Look at the recommended model, at the one whose agreement is asked, and at every tuned one.
+
+    Args:
+        wrong: mistakes of the recommended model; training images most like them to it are laid beside them.
+    """
     seed = fits.recipe.seed
     methods = fits.recipe.all_methods
     partner = "probe" if method in TUNED else next((m for m in ("lp-ft", "finetune") if m in methods), None)
@@ -63,6 +71,11 @@ def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -
         own = model.method in TUNED  # weights that will not be seen again stay out of the store
         return embed(model.classifier.backbone, split, cache=store if own else None, device=fits.device,
                      progress=fits.progress)  # fmt: skip
+
+    def look_at(split: ImageSplit, rows: list[int]) -> Features:
+        if method in TUNED:
+            return look(model, split.take(rows))
+        return look(model, split).take(rows)  # the pretrained backbone's are all in the store already
 
     splits = {split.name: sample(split, MOST) for split in fits.reported}
     if "unlabelled" in fits.images.splits and len(fits.images["unlabelled"]):
@@ -93,13 +106,14 @@ def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -
             other.predictions(look(other, unlabelled)) if other else None,
         )
     train = fits.train_split(seed)
+    trained = look(model, train)
     seen = {name: look(model, split) for name, split in splits.items()}
     home = seen.pop("test")
     labelled = [split.name for split in fits.reported]
     evidence = Evidence(
         forecasts=tuple(f for pair in told.values() for f in forecaster.forecasts(*pair)),
         detections=detections(
-            model, look(model, train), look(model, fits.images[HOME]), look(model, fits.images[CORRUPTED]), home, seen,
+            model, trained, look(model, fits.images[HOME]), look(model, fits.images[CORRUPTED]), home, seen,
             seed=seed,
         ),
         geometry=geometry(
@@ -114,6 +128,11 @@ def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -
             models,
             seed=seed,
         ),
+        mistakes=tuple(
+            mistake
+            for images, rows, found in _rows_by_split(fits.reported, wrong)
+            for mistake in with_neighbours(found, look_at(images, rows), train, trained)
+        ),
     )  # fmt: skip
     shutil.rmtree(store, ignore_errors=True)
     calibration = Calibration(
@@ -124,3 +143,14 @@ def gather(fits: Fits, results: Mapping[tuple[str, int], Result], method: str) -
         forecast=forecaster.record(),
     )
     return evidence, calibration
+
+
+def _rows_by_split(
+    splits: Sequence[ImageSplit], wrong: Sequence[Mistake]
+) -> Iterator[tuple[ImageSplit, list[int], list[Mistake]]]:
+    """Of each split the rows of its mistaken images and the mistakes, in their order."""
+    for split in splits:
+        found = [mistake for mistake in wrong if mistake.split == split.name]
+        if found:
+            row = {id_: i for i, id_ in enumerate(split.ids)}
+            yield split, [row[mistake.id] for mistake in found], found

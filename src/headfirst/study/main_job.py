@@ -42,7 +42,7 @@ from headfirst.study.choose import CORRUPTED, HOME, choose
 from headfirst.study.evidence import Evidence, gather, load_evidence, save_evidence
 from headfirst.study.fits import Fits, Result
 from headfirst.study.mistakes import mistakes
-from headfirst.types import Cost, FrontierPoint, Predictions, Progress, Report, Row, silent
+from headfirst.types import Cost, FrontierPoint, Mistake, Predictions, Progress, Report, Row, silent
 
 METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
 """What any backbone can do."""
@@ -207,14 +207,15 @@ def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) 
     worst = min((name for name in images.shifts()), key=lambda name: shifts[name])
     mine = {p.split: p for p in results[method, recipe.seed].reported}
     groups = by_method_and_split(reported)
-    evidence = _keep(fits, results, method, rows, out)
+    wrong = tuple(m for name in ("test", worst) for m in mistakes(mine[name], images[name]))
+    evidence = _keep(fits, results, method, rows, wrong, out)
     path = results["wise-ft", recipe.seed].record["frontier"] if "wise-ft" in recipe.all_methods else ()
     return Report(
         rows=rows,
         recommendation=recommendation,
         costs=tuple(_cost(name, [results[name, seed].record for seed in fits.seeds]) for name in recipe.all_methods),
         confusions=tuple(confusion(groups[name, split]) for name in recipe.all_methods for split in ("test", worst)),
-        mistakes=tuple(m for name in ("test", worst) for m in mistakes(mine[name], images[name])),
+        mistakes=evidence.mistakes or wrong,  # an earlier version kept none with its evidence
         data=images.summary(),
         reliability=reliability(reported, validation),
         risk_coverages=risk_coverages(reported, validation),
@@ -234,13 +235,18 @@ def _conclude(fits: Fits, results: Mapping[tuple[str, int], Result], out: Path) 
 
 
 def _keep(
-    fits: Fits, results: Mapping[tuple[str, int], Result], method: str, rows: Sequence[Row], out: Path
+    fits: Fits,
+    results: Mapping[tuple[str, int], Result],
+    method: str,
+    rows: Sequence[Row],
+    wrong: Sequence[Mistake],
+    out: Path,
 ) -> Evidence:
     """Save the recommended model, calibrated, and the evidence; then what only they needed goes."""
     images = fits.images
     kept, saved = fits.work / "evidence.json", fits.work / "model-saved"
     if not saved.is_file():
-        evidence, calibration = gather(fits, results, method)
+        evidence, calibration = gather(fits, results, method, wrong)
         save_evidence(evidence, kept)
         save_model(
             replace(load_model(fits.work / "models" / method), calibration=calibration),
