@@ -17,8 +17,14 @@ from headfirst.types import Features, Mistake, Predictions
 
 
 def features(values: list[list[float]], ids: tuple[str, ...], split: str) -> Features:
-    return Features(values=torch.tensor(values), labels=torch.zeros(len(ids), dtype=torch.int64), classes=("a",),
-                    ids=ids, split=split, source="none")  # fmt: skip
+    return Features(
+        values=torch.tensor(values, dtype=torch.float32),
+        labels=torch.zeros(len(ids), dtype=torch.int64),
+        classes=("a",),
+        ids=ids,
+        split=split,
+        source="none",
+    )
 
 
 def wrong(*ids: str) -> tuple[Mistake, ...]:
