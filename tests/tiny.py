@@ -65,6 +65,11 @@ def backbone(tiny_directory: Path) -> PretrainedBackbone:
 
 @pytest.fixture(scope="session")
 def images(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    return make_images(tiny_directory, tmp_path_factory.mktemp("cache"))
+
+
+def make_images(tiny_directory: Path, cache: Path) -> ImageSet:
+    """Home splits and `shift-dim`, a third as bright, prepared for the net in `tiny_directory`."""
     splits = {
         name: make_split(name, count, seed=seed)
         for seed, (name, count) in enumerate({"train": 24, "val": 18, "test": 30, "shift-dim": 21}.items())
@@ -78,4 +83,4 @@ def images(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Im
         classes=shift.classes,
     )
     found = ImageSet(name="colours", splits=splits, classes=("red", "green", "blue"))
-    return prepare(found, load_backbone(tiny_directory).preprocessing, cache=tmp_path_factory.mktemp("cache"))
+    return prepare(found, load_backbone(tiny_directory).preprocessing, cache=cache)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from headfirst.adapt import LPFT, FineTune, LinearProbe, best_trial, halves, search, tune
+from headfirst.adapt import LPFT, FineTune, LinearProbe, TunedModel, best_trial, halves, search, tune
 from headfirst.adapt.tuned import logits, module_fingerprint
 from headfirst.adapt.tuning import class_weights, parameter_groups
 from headfirst.data import ImageSet, normalise
@@ -22,6 +22,7 @@ from headfirst.errors import DataError, DivergenceError, InputError
 from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
 from headfirst.train import Batch, train
+from headfirst.types import Progress, silent
 
 QUICK = {"epochs": 2, "batch_size": 8, "lr": 1e-2}
 
@@ -193,45 +194,50 @@ def test_missing_validation_labels_and_stages_are_refused(backbone: PretrainedBa
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {here!r})
-import tiny, torch
+import test_fine_tune, tiny
 from pathlib import Path
-from headfirst.adapt import FineTune
-from headfirst.adapt.tuned import module_fingerprint
-from headfirst.data import ImageSet, prepare
 from headfirst.nn import load_backbone
-backbone = load_backbone(sys.argv[1])
-splits = {{n: tiny.make_split(n, c, seed=s) for s, (n, c) in enumerate(dict(train=24, val=18).items())}}
-images = prepare(ImageSet(name="colours", splits=splits, classes=("red", "green", "blue")), backbone.preprocessing,
-                 cache=Path(sys.argv[3]))
+directory, cache, out = map(Path, sys.argv[1:])
 def show(stage, done, total):
     print("at", stage, done, flush=True)
-    time.sleep({pause})
-recipe = FineTune(epochs=6, batch_size=8, lr_grid=(1e-3, 1e-2), frozen_stages={frozen})
-directory = Path(sys.argv[2])
-model = recipe.fit(backbone, images["train"], images["val"], seed=0, directory=directory, progress=show)
-print("done", model.record["lr"], module_fingerprint(model.classifier))
+    time.sleep(0.01)
+images = tiny.make_images(directory, cache)
+for frozen in test_fine_tune.FROZEN:
+    print("frozen", frozen, flush=True)
+    test_fine_tune.searched(load_backbone(directory), images, frozen, out, progress=show)
 """
+FROZEN = (0, 2)
+
+
+def searched(
+    backbone: PretrainedBackbone, images: ImageSet, frozen: int, out: Path, *, progress: Progress = silent
+) -> TunedModel:
+    recipe = FineTune(epochs=6, batch_size=8, lr_grid=(1e-3, 1e-2), frozen_stages=frozen)
+    directory = out / f"frozen-{frozen}"
+    return recipe.fit(backbone, images["train"], images["val"], seed=0, directory=directory, progress=progress)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("frozen", [0, 2])
-def test_a_killed_search_resumes_to_the_same_bytes(tiny_directory: Path, tmp_path: Path, frozen: int):
-    def launch(directory: str, pause: float) -> subprocess.Popen[str]:
-        script = SCRIPT.format(here=str(Path(__file__).parents[1]), frozen=frozen, pause=pause)
-        arguments = [str(tiny_directory), str(tmp_path / directory), str(tmp_path / "cache")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEADFIRST_CACHE": str(tmp_path / "cache")}
-        return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True,
-                                env=environment)  # fmt: skip
-
-    whole = launch("whole", 0.0).communicate(timeout=120)[0].splitlines()[-1]
-    for _ in range(2):  # killed twice, somewhere else each time
-        process = launch("killed", 0.01)
+def test_a_killed_search_resumes_to_the_same_bytes(
+    backbone: PretrainedBackbone, images: ImageSet, tiny_directory: Path, tmp_path: Path
+):
+    script = SCRIPT.format(here=str(Path(__file__).parents[1]))
+    arguments = [sys.executable, "-c", script, str(tiny_directory), str(tmp_path / "cache"), str(tmp_path / "killed")]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEADFIRST_CACHE": str(tmp_path / "cache"),
+                   "PYTHONPATH": paths}  # fmt: skip
+    for within in (0, 0, 2):  # killed three times, somewhere else each time
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
-        for count, _ in enumerate(line for line in process.stdout if line.startswith("at finetune")):
+        lines = iter(process.stdout)
+        assert f"frozen {within}\n" in lines  # reads on to where that search begins
+        for count, _ in enumerate(line for line in lines if line.startswith("at finetune")):
             if count == 9:
                 process.send_signal(signal.SIGKILL)
                 break
         process.communicate(timeout=60)
-    resumed = launch("killed", 0.0).communicate(timeout=120)[0].splitlines()[-1]
-    assert whole.startswith("done")
-    assert resumed == whole
+        assert process.returncode == -signal.SIGKILL
+    for frozen in FROZEN:
+        whole, resumed = (searched(backbone, images, frozen, tmp_path / name) for name in ("whole", "killed"))
+        assert resumed.record["lr"] == whole.record["lr"]
+        assert module_fingerprint(resumed.classifier) == module_fingerprint(whole.classifier)

@@ -133,7 +133,15 @@ CHANGED = "headfirst.json was changed after it was saved"
             lambda m: rewrite(m / "headfirst.json", lambda d: d.update(classes=["red", "green"]), sealing=True),
             "2 class names|3 classes",
         ),
-        (lambda m: rewrite(m / "headfirst.json", lambda d: d.update(format_version=3)), "format_version"),
+        (lambda m: rewrite(m / "headfirst.json", lambda d: d.update(format_version=3)), "saved by a newer one"),
+        (
+            lambda m: rewrite(m / "headfirst.json", lambda d: d.update(format_version="x")),
+            "format_version: Input should",
+        ),
+        (
+            lambda m: rewrite(m / "headfirst.json", lambda d: d["files"].update({"../x": "0"}), sealing=True),
+            r"names a file outside its folder \(\.\./x\)",
+        ),
         (lambda m: rewrite(m / "headfirst.json", lambda d: d.pop("seed")), "seed: Field required"),
         (replace_golden, "no longer gives its golden outputs"),
     ],
@@ -153,9 +161,13 @@ def test_another_layout_of_the_same_entries_is_no_damage(models: dict[str, Tuned
 
 
 def test_other_folders_are_neither_read_nor_overwritten(models: dict[str, TunedModel], tmp_path: Path):
-    with pytest.raises(InputError, match="no Headfirst model"):
+    with pytest.raises(InputError, match=r"no Headfirst model \(it has no headfirst.json\)"):
         load_model(tmp_path)
     (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"thesis.txt is no Headfirst model \(it is a file\)"):
+        load_model(tmp_path / "thesis.txt")
+    with pytest.raises(InputError, match="nowhere does not exist; give the model/ folder"):
+        load_model(tmp_path / "nowhere")
     with pytest.raises(InputError, match="hold"):
         save_model(models["probe"], tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -114,6 +114,8 @@ def test_dry_run_writes_nothing(headfirst, photos: Path, tiny_directory: Path, t
         (["run", "{photos}", "--backbone", "{tiny}", "--shots", "50"], "50"),
         (["run", "--device", "cuda:7"], "cannot be used here"),
         (["predict", "{photos}", "{photos}"], "no Headfirst model"),
+        (["verify", "{photos}x"], "photosx does not exist; give the model/ folder"),
+        (["plan", "{photos}", "--backbone", "{tiny}", "--out", "{tiny}/config.json/x"], "config.json is no folder"),
         (["adapt", "{photos}", "--method", "finetun"], "did you mean 'finetune'"),
         (["claims", "99"], "no claim 99"),
         (["cache", "burn"], "info or clear"),

@@ -142,8 +142,8 @@ def test_nothing_qualifies():
         (lambda: risk_coverage(torch.tensor([math.nan]), torch.ones(1)), "NaN at row 0"),
         (lambda: risk_coverage(torch.ones(3), torch.ones(1)), "one correctness for each confidence, got 1 for 3"),
         (lambda: area_under_risk_coverage(torch.ones(2), torch.tensor([0.5, 1.0])), "pass booleans"),
-        (lambda: abstention_threshold(torch.ones(2), torch.ones(2), 0.0), "max_error must lie strictly"),
-        (lambda: abstention_threshold(torch.ones(2), torch.ones(2), 1.5), "max_error must lie strictly"),
+        (lambda: abstention_threshold(torch.ones(2), torch.ones(2), 0.0), "must lie strictly between 0 and 1"),
+        (lambda: abstention_threshold(torch.ones(2), torch.ones(2), 1.5), "must lie strictly between 0 and 1"),
         (lambda: abstention_threshold(torch.ones(2), torch.ones(2), 0.1, 95.0), "level must lie strictly"),
     ],
 )

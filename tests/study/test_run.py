@@ -22,19 +22,18 @@ from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
 from headfirst.errors import DataError, FingerprintError, InputError
 from headfirst.evaluation import load_predictions
 from headfirst.features import torch_threads
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import PretrainedBackbone, load_backbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
 from headfirst.study.fits import Fits
 from headfirst.types import Report
+from tiny import make_images
 
 RECIPE = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, images: ImageSet, tiny_directory: Path):
-    from headfirst.nn import load_backbone
-
     out = tmp_path_factory.mktemp("run")
     return out, run(images, load_backbone(tiny_directory), RECIPE, out=out)
 
@@ -199,43 +198,40 @@ def test_a_resumed_run_computes_on_as_many_threads_as_it_began_with(
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {here!r})
-import tiny
+import test_run, tiny
 from pathlib import Path
-from headfirst.adapt import FineTune
-from headfirst.data import ImageSet
 from headfirst.nn import load_backbone
-from headfirst.study import Run, run
-splits = {{n: tiny.make_split(n, c, seed=s) for s, (n, c) in enumerate(dict(train=24, val=18, test=30).items())}}
-images = ImageSet(name="colours", splits=splits, classes=("red", "green", "blue"))
+directory, cache, out = map(Path, sys.argv[1:])
 def show(stage, done, total):
     print("at", stage, flush=True)
-    time.sleep({pause})
-recipe = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
-report = run(images, load_backbone(sys.argv[1]), recipe, out=Path(sys.argv[2]), progress=show)
-print("done", [(row.value, row.low, row.high) for row in report.rows])
+    time.sleep(0.004)
+test_run.run(tiny.make_images(directory, cache), load_backbone(directory), test_run.RECIPE, out=out, progress=show)
 """
 
 
 @pytest.mark.slow
-def test_killed_anywhere_the_same_command_ends_in_the_same_numbers_and_weights(tiny_directory: Path, tmp_path: Path):
-    def launch(name: str, pause: float) -> subprocess.Popen[str]:
-        script = SCRIPT.format(here=str(Path(__file__).parents[1]), pause=pause)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HEADFIRST_CACHE": str(tmp_path / f"cache-{name}")}
-        return subprocess.Popen([sys.executable, "-c", script, str(tiny_directory), str(tmp_path / name)],
-                                stdout=subprocess.PIPE, text=True, env=environment)  # fmt: skip
-
-    whole = launch("whole", 0.0).communicate(timeout=300)[0].splitlines()[-1]
+def test_killed_anywhere_the_same_command_ends_in_the_same_numbers_and_weights(
+    finished, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HEADFIRST_CACHE", str(tmp_path / "cache"))  # nothing that the whole run has stored
+    out = tmp_path / "killed"
+    script = SCRIPT.format(here=str(Path(__file__).parents[1]))
+    arguments = [sys.executable, "-c", script, str(tiny_directory), str(tmp_path / "cache"), str(out)]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     for kill_at in (30, 90):
-        process = launch("killed", 0.004)
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True,
+                                   env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths})  # fmt: skip
         assert process.stdout is not None
         for count, _ in enumerate(process.stdout):
             if count == kill_at:
                 process.send_signal(signal.SIGKILL)
                 break
         process.communicate(timeout=300)
-    resumed = launch("killed", 0.0).communicate(timeout=300)[0].splitlines()[-1]
-    assert whole.startswith("done")
-    assert resumed == whole
-    one, two = (load_model(tmp_path / name / "model").classifier for name in ("whole", "killed"))
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "model").exists()
+    whole, report = finished
+    resumed = run(make_images(tiny_directory, tmp_path / "cache"), load_backbone(tiny_directory), RECIPE, out=out)
+    assert resumed.rows == report.rows
+    one, two = (load_model(directory / "model").classifier for directory in (whole, out))
     assert module_fingerprint(one) == module_fingerprint(two)
-    assert json.loads((tmp_path / "killed" / "model" / "headfirst.json").read_text())["format_version"] == 2
+    assert json.loads((out / "model" / "headfirst.json").read_text())["format_version"] == 2

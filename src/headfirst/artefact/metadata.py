@@ -62,18 +62,34 @@ def checked_metadata(directory: Path) -> Metadata:
     """
     path = directory / "headfirst.json"
     if not path.is_file():
-        raise InputError(
-            f"{directory} is no Headfirst model (it has no headfirst.json); give the model/ folder that "
-            "`headfirst run` or `headfirst adapt` wrote"
-        )
+        why = "it has no headfirst.json" if directory.is_dir() else "it is a file"
+        wrong = f"{directory} is no Headfirst model ({why})" if directory.exists() else f"{directory} does not exist"
+        raise InputError(f"{wrong}; give the model/ folder that `headfirst run` or `headfirst adapt` wrote")
     data = path.read_bytes()
     try:
         metadata = Metadata.model_validate_json(data)
     except ValidationError as error:
-        raise not_understood(path, error) from error
+        raise _newer(path, data) or not_understood(path, error) from error
     if metadata.format_version > 1:
         check_seal(json.loads(data), path)
+    outside = [name for name in metadata.files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ArtefactError(f"{path} names a file outside its folder ({outside[0]}); do not use this model")
     return metadata
+
+
+def _newer(path: Path, data: bytes) -> ArtefactError | None:
+    """The refusal of a file that says it is of a later format; None where it does not say so."""
+    try:
+        version = json.loads(data)["format_version"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(version, int) or version <= FORMAT_VERSION:
+        return None
+    return ArtefactError(
+        f"{path} is of format {version}, and this Headfirst reads up to {FORMAT_VERSION}: it was saved by a newer one; "
+        "upgrade"
+    )
 
 
 def read_metadata(directory: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from headfirst.metrics import Interval
 
@@ -115,7 +115,7 @@ def over_seeds(values: list[float] | np.ndarray, *, level: float = 0.95) -> Inte
     (2.0, -0.484, 4.484)
     """
     x = np.asarray(values, dtype=np.float64)
-    half = float(scipy.stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
+    half = float(stdtrit(len(x) - 1, (1 + level) / 2) * x.std(ddof=1) / len(x) ** 0.5)
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
 
 

@@ -53,8 +53,8 @@ def _calibration_images(model: Path, folder: Path, progress: Progress, *, quiet:
     from headfirst.artefact import load_model
     from headfirst.data import prepare, read_paths
 
-    preprocessing = load_model(model).classifier.backbone.preprocessing
-    found = prepare(read_paths([folder]), preprocessing, progress=progress)
+    images = read_paths([folder])  # before the model: what is missing is said at once
+    found = prepare(images, load_model(model).classifier.backbone.preprocessing, progress=progress)
     for quarantined in found.quarantined:
         note(f"skipped {quarantined.id}: {quarantined.reason}", quiet=quiet)
     return found["unlabelled"]

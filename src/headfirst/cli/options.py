@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,7 +134,10 @@ def num_threads() -> int:
 
 
 def out_folder(out: Path) -> Path:
-    """`out`, if results can go there."""
+    """`out`, if results can go there: said before any work is done, and without making it."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"--out {out} cannot be written: {there} is {'no folder' if there.is_file() else 'read-only'}")
     return out

@@ -37,13 +37,14 @@ def few_shot(split: ImageSplit, k: int, *, seed: int) -> ImageSplit:
         K·k images, sorted by id.
 
     Raises:
-        DataError: naming each class that is short.
+        DataError: naming the classes that are short.
     """
     rows = _first_of_each_class(split, k, seed=seed)
     short = [f"{name!r} has {len(found)}" for name, found in zip(split.classes, rows, strict=True) if len(found) < k]
     if short:
+        more = f" and {len(short) - 10} other classes have fewer too" if len(short) > 10 else ""
         raise DataError(
-            f"{k} shots need {k} images of every class in {split.name}, but {', '.join(short)}; "
+            f"{k} shots need {k} images of every class in {split.name}, but {', '.join(short[:10])}{more}; "
             "ask for fewer shots, or add images"
         )
     return split.take(_by_id(split, rows))

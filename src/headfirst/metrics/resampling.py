@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
-import scipy.stats
 import torch
 from jaxtyping import Float, Int
+from scipy.special import stdtrit
 from torch import Tensor
 
 from headfirst.errors import InputError
@@ -75,7 +75,7 @@ def seed_noise(per_seed: Float[Tensor, " s"], *, seed: int, num_draws: int) -> F
     # Rounding in the mean of equal values would leave an sd near 1e-17: equal seeds have no spread.
     if s < 2 or bool((per_seed == per_seed[0]).all()):
         return torch.zeros(num_draws, dtype=torch.float64)
-    t = scipy.stats.t.ppf((np.arange(num_draws) + 0.5) / num_draws, s - 1)
+    t = stdtrit(s - 1, (np.arange(num_draws) + 0.5) / num_draws)
     # A stream of its own, beside the one that draws the images.
     shuffled = np.random.default_rng((seed, s)).permutation(t)
     return torch.from_numpy(shuffled) * per_seed.double().std(correction=1) / s**0.5

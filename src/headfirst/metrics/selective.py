@@ -108,7 +108,10 @@ def abstention_threshold(
     """
     check_level(level)
     if not 0 < max_error < 1:
-        raise InputError(f"max_error must lie strictly between 0 and 1, got {max_error}; 0.05 allows one error in 20")
+        raise InputError(
+            f"the error allowed (max_error, --abstain) must lie strictly between 0 and 1, got {max_error}; "
+            "0.05 allows one error in 20"
+        )
     descending, wrong = (x.numpy() for x in _descending(confidence, correct))
     n, tail = len(wrong), 1 - level
 

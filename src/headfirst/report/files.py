@@ -50,7 +50,10 @@ def read_report(path: str | Path) -> Report:
         raise DataError(f"there is no report at {path}; give a report.json or the folder of a run") from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); it may be another file, or a damaged one") from None
-    return from_document(document)
+    try:
+        return from_document(document)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def write_all(contents: Mapping[str, str], directory: Path) -> None:
