@@ -10,6 +10,7 @@ import typer
 from headfirst.cli.console import progress_display, say
 from headfirst.cli.options import (
     DIGITS,
+    GLYPH_CLIP,
     BackboneOption,
     JsonOption,
     QuietOption,
@@ -42,6 +43,8 @@ def claims(
         return
     out_folder(out)
     resolve_device("cpu")
+    if number == 8 and backbone is None and data == DIGITS:
+        backbone = GLYPH_CLIP
     encoder = text_tower_of(backbone) if number in WITH_TEXT else None
     model = encoder or open_backbone(backbone, data)
     with progress_display(quiet=quiet) as progress:

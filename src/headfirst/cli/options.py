@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DIGITS = "digits"
 GLYPH = "builtin/glyph"
+GLYPH_CLIP = "builtin/glyph-clip"
 
 DataArgument = Annotated[str, typer.Argument(help="A folder of images, a manifest (.csv, .parquet), or 'digits'.")]
 BackboneOption = Annotated[
@@ -61,7 +62,8 @@ def open_encoder(backbone: str | None) -> DualEncoder:
     if backbone is None:
         raise InputError(
             "words need an image-text backbone; name one, for example --backbone openai/clip-vit-base-patch32 or "
-            "--backbone google/siglip-base-patch16-224 (downloaded from the hub once), or a local folder"
+            "--backbone google/siglip-base-patch16-224 (downloaded from the hub once), a local folder, or, for digits, "
+            f"{GLYPH_CLIP}"
         )
     from headfirst.nn import load_dual_encoder
 

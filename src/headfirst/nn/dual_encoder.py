@@ -107,8 +107,8 @@ def load_dual_encoder(id_or_dir: str | Path, *, revision: str | None = None) -> 
     """A pretrained dual encoder, float32, on the CPU, in eval mode.
 
     Args:
-        id_or_dir: a hub id ("openai/clip-vit-base-patch32"), a local directory, or what `DualEncoder.save` wrote. CLIP,
-            SigLIP (and fixed-resolution SigLIP 2), AltCLIP, Chinese-CLIP, MetaCLIP 2.
+        id_or_dir: a hub id ("openai/clip-vit-base-patch32"), a local directory, "builtin/glyph-clip", or what
+            `DualEncoder.save` wrote. CLIP, SigLIP (and fixed-resolution SigLIP 2), AltCLIP, Chinese-CLIP, MetaCLIP 2.
         revision: branch, tag or commit of a hub id.
 
     Raises:
