@@ -218,7 +218,7 @@ def vary(ink: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) as the preprocessing has them: resized as Pillow does, to rounding."""
+    """uint8 (N, 3, H, W) nearly as preprocessed: Pillow also cuts off overshoots between its two passes."""
     resized = F.interpolate(images.float(), size=(SIZE, SIZE), mode="bicubic", antialias=True).round().clamp(0, 255)
     return (resized / 255 - PREPROCESSING.mean[0]) / PREPROCESSING.std[0]
 
