@@ -131,7 +131,7 @@ def test_offline_means_offline(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/else", "a/b/c", "nowhere", Path("some/where")])
 def test_paths_never_ask_the_hub(hub: Hub, name: str | Path):
-    with pytest.raises(InputError, match="is no Headfirst model"):
+    with pytest.raises(InputError, match="does not exist; give the model"):
         load_model(name)
     assert hub.calls == []
 

@@ -191,9 +191,11 @@ def draw(
     ink = ink.clone()
     slanted, stroked, noisy = styles.slant >= 0, styles.thickness >= 0, styles.noise > 0
     if slanted.any():
-        ink[slanted] = sheared_to(ink[slanted], between(10, _SHEARS, slanted, styles.slant))
+        rows = torch.from_numpy(slanted)
+        ink[rows] = sheared_to(ink[rows], between(10, _SHEARS, slanted, styles.slant))
     if stroked.any():
-        ink[stroked] = stroked_to(ink[stroked], between(11, _STROKES, stroked, styles.thickness))
+        rows = torch.from_numpy(stroked)
+        ink[rows] = stroked_to(ink[rows], between(11, _STROKES, stroked, styles.thickness))
     paints, channels = np.array(list(COLOURS.values())), np.arange(3)
     over, under = (
         paints[which] + _JITTER * (2 * keyed_uniform(*key, samples[:, None], stream, channels) - 1)
@@ -202,7 +204,8 @@ def draw(
     over, under = (torch.from_numpy(paint).float().clamp(0, 255)[:, :, None, None] for paint in (over, under))
     image = under + (over - under) * ink[:, None]
     sigma = between(14, [_SIGMA], noisy, np.zeros(len(styles), dtype=np.int64))
-    image[noisy] += 255 * sigma[:, None, None, None] * _noise(ink.shape[1:], *key, samples=samples[noisy])
+    grain = sigma[:, None, None, None] * _noise(ink.shape[1:], *key, samples=samples[noisy])
+    image[torch.from_numpy(noisy)] += 255 * grain
     return image.round().clamp(0, 255).to(torch.uint8)
 
 
