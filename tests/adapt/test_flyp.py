@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -407,8 +408,12 @@ def test_two_workers_have_the_losses_of_the_whole_batch(checkpoints, tmp_path: P
             subprocess.Popen(arguments, env={**environment, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
             for rank in range(workers)
         ]
-        return [process.communicate(timeout=300)[0].splitlines()[-1] for process in processes]
+        try:
+            return [process.communicate(timeout=600)[0].splitlines()[-1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
 
-    (whole,) = (eval(line) for line in launch(1))
+    (whole,) = (json.loads(line) for line in launch(1))
     for line in launch(2):
-        assert eval(line) == pytest.approx(whole, rel=1e-4)
+        assert json.loads(line) == pytest.approx(whole, rel=1e-4)

@@ -116,6 +116,15 @@ def test_a_text_beyond_the_context_says_what_would_be_cut(checkpoints):
         text.embed([])
 
 
+def test_the_fingerprint_is_of_the_tokenizer_and_not_of_what_it_was_last_asked(checkpoints):
+    text = load_dual_encoder(checkpoints("clip")).text
+    before = text.fingerprint
+    text.tokenise(["a cat " * 20])  # longer than the context
+    assert text.fingerprint == before
+    text.tokenise(["cat"])
+    assert text.fingerprint == before
+
+
 def test_a_sentence_encoder_pools_over_its_own_tokens(sentence_encoder):
     tower = load_text_tower(sentence_encoder)
     model = transformers.BertModel.from_pretrained(sentence_encoder).eval()

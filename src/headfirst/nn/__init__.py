@@ -8,7 +8,8 @@ from headfirst.nn.loading import load_backbone
 from headfirst.nn.micro_batches import embed_in_parts
 from headfirst.nn.pair_loss import pair_loss, with_bounded_scale
 from headfirst.nn.preprocessing import parse_processor
-from headfirst.nn.text import TextTower, Tokens, load_text_tower
+from headfirst.nn.text import TextTower, Tokens
+from headfirst.nn.text_loading import load_text_tower
 
 __all__ = [
     "DualEncoder",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from headfirst.errors import BackboneError, InputError
 from headfirst.nn.families import FAMILIES, channels_last, composed
 from headfirst.nn.quiet import quiet_transformers
-from headfirst.nn.storage import staged, write_projection
+from headfirst.nn.storage import staged, weights_sha256, write_projection
 from headfirst.types import Preprocessing
 
 
@@ -86,12 +85,7 @@ class PretrainedBackbone(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of every weight and persistent buffer, by name, and of the preprocessing."""
-        digest = hashlib.sha256(json.dumps(asdict(self.preprocessing), sort_keys=True).encode())
-        for key, value in sorted(self.stages.state_dict().items()):
-            array = value.detach().cpu().contiguous()
-            digest.update(f"{key} {array.dtype} {tuple(array.shape)}".encode())
-            digest.update(array.reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return weights_sha256(self.stages, json.dumps(asdict(self.preprocessing), sort_keys=True))
 
     def save(self, directory: str | Path) -> None:
         """Writes config.json, model.safetensors and preprocessor_config.json, as transformers lays them out.

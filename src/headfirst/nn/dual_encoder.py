@@ -22,7 +22,8 @@ from headfirst.nn.families import FAMILIES
 from headfirst.nn.loading import image_alone, load_backbone, model_type, read_backbone
 from headfirst.nn.sources import PAIR, VOCABULARIES, image_tower, locate
 from headfirst.nn.storage import projection_of, staged
-from headfirst.nn.text import JointText, TextTower, joint_tower, read_sentence_tower
+from headfirst.nn.text import JointText, TextTower
+from headfirst.nn.text_loading import joint_tower, read_sentence_tower
 
 Kind = Literal["softmax", "sigmoid"]
 _FORMAT = 1

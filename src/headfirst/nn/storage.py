@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -39,6 +40,16 @@ def staged(directory: Path) -> Iterator[Path]:
             final = directory / path.relative_to(staging)
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, final)
+
+
+def weights_sha256(module: nn.Module, about: str) -> str:
+    """sha256 (hex) of a text and of every weight and persistent buffer of a module, by name."""
+    digest = hashlib.sha256(about.encode())
+    for key, value in sorted(module.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{key} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_projection(projection: nn.Linear | None, directory: Path) -> None:
