@@ -6,7 +6,7 @@ from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
 from headfirst.features.store import CacheInfo, cache_info, clear_cache
 from headfirst.features.streaming import Streamed, stream
-from headfirst.features.threads import free_threads, torch_threads
+from headfirst.features.threads import free_threads, kept_threads, torch_threads
 
 __all__ = [
     "CacheInfo",
@@ -17,6 +17,7 @@ __all__ = [
     "clear_cache",
     "embed",
     "free_threads",
+    "kept_threads",
     "load_features",
     "measured_recall",
     "nearest",

@@ -36,6 +36,15 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def kept_threads(work: Path) -> int:
+    """As many threads as the work in this folder began with: on another number sums round otherwise, and what was begun
+    is no longer what the same command would begin."""
+    record = work / "threads"
+    if not record.is_file():
+        record.write_text(str(torch.get_num_threads()))
+    return int(record.read_text())
+
+
 def _affinity() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)

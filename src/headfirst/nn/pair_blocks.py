@@ -26,12 +26,14 @@ BLOCK = 2**20
 class Positives:
     """Which keys belong to a query: key `first + i` to query i alone, or all of its group where there are groups.
 
-    `of_rows` (n,) and `of_columns` (m,) are the groups of queries and keys.
+    `of_rows` (n,) and `of_columns` (m,) are the groups of queries and keys. Key `itself + i`, where there is one, is
+    query i once more, and left out.
     """
 
     first: int = 0
     of_rows: Tensor | None = None
     of_columns: Tensor | None = None
+    itself: int | None = None
 
     def within(self, block: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of the positives within a block of logits."""
@@ -40,6 +42,12 @@ class Positives:
             return rows, rows + (self.first + block.start)
         rows, columns = (self.of_rows[block, None] == self.of_columns).nonzero(as_tuple=True)
         return rows, columns
+
+    def leave_out(self, block: slice, logits: Tensor) -> None:
+        """No softmax reaches the queries themselves."""
+        if self.itself is not None:
+            rows = torch.arange(len(logits), device=logits.device)
+            logits[rows, rows + (self.itself + block.start)] = -torch.inf
 
 
 class _Rows(torch.autograd.Function):
@@ -66,6 +74,7 @@ class SoftmaxRows(_Rows):
         gradients, total = _Gradients(ctx, queries, keys, scale), scale.new_zeros(())
         for block, cosines in _blocks(queries, keys):
             logits = scale * cosines
+            positives.leave_out(block, logits)
             rows, columns = positives.within(block, logits)
             weights = 1 / torch.bincount(rows, minlength=len(logits)).to(logits.dtype)[rows]
             positive = logits.new_zeros(len(logits)).index_add_(0, rows, weights * logits[rows, columns])

@@ -35,7 +35,7 @@ from headfirst.evaluation import (
     trust_rows,
     versions,
 )
-from headfirst.features import torch_threads
+from headfirst.features import kept_threads, torch_threads
 from headfirst.metrics import WORST_SHIFT
 from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.study.choose import CORRUPTED, HOME, choose
@@ -142,7 +142,7 @@ def run(
     images = ready(images, backbone, recipe, progress=progress)
     work = _open_work(out, run_fingerprint(images, backbone, recipe, encoder), fresh)
     fits = Fits(images, backbone, recipe, work, device, progress, encoder)
-    with torch_threads(_thread_count(work)):
+    with torch_threads(kept_threads(work)):
         return _conclude(fits, fits.results(), out)
 
 
@@ -282,15 +282,6 @@ def _cost(method: str, records: Sequence[Mapping[str, Any]]) -> Cost:
         peak_memory=max(record["peak_memory"] for record in records),
         trained_parameters=records[0]["trained_parameters"],
     )
-
-
-def _thread_count(work: Path) -> int:
-    """As many threads as the run began with: on another number sums round otherwise, and what was begun is no longer
-    what the same command would begin."""
-    record = work / "threads"
-    if not record.is_file():
-        record.write_text(str(torch.get_num_threads()))
-    return int(record.read_text())
 
 
 def _open_work(out: Path, fingerprint: str, fresh: bool) -> Path:

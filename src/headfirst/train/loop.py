@@ -107,6 +107,11 @@ Callback = Callable[[int, nn.Module], bool]
 A run resumed after a kill repeats the epoch it was in: a callback may be called twice for one epoch."""
 
 
+def never() -> bool:
+    """Nothing can be given up."""
+    return False
+
+
 def learning_rate_factor(step: int, num_steps: int, warmup: float) -> float:
     """Multiplier of the base learning rate at `step` of `num_steps`: linear warm-up, then half a cosine to zero.
 
@@ -133,6 +138,7 @@ def train(
     checkpoint_seconds: float = 30.0,
     callbacks: Sequence[Callback] = (),
     optimiser: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = torch.optim.AdamW,
+    relieve: Callable[[], bool] = never,
     progress: Progress = silent,
     stage: str = "training",
 ) -> TrainRecord:
@@ -145,6 +151,8 @@ def train(
         fingerprint: names the run; a directory that holds another one is refused.
         directory: where checkpoints and `log.jsonl` go; the same call continues from there. None keeps nothing.
         optimiser: makes the optimiser from the groups.
+        relieve: called where a step ran out of memory; True means that `loss` will need less, and the step is tried
+            again. Several workers are not relieved: the others would wait for the one that is.
         until_epoch: pause (saved) after this many epochs of the full schedule; the same call goes on.
 
     Raises:
@@ -189,7 +197,10 @@ def train(
                 group["lr"] = peak * factor
             order = keyed_permutation(num_samples, seed, _ORDER, epoch)
             chosen = order[within * optimisation.batch_size : (within + 1) * optimisation.batch_size]
-            value = _step(loss, parameters, updates, optimisation, chosen, epoch, state.step, seed, world)
+            value = _step_in_memory(
+                relieve if world.size == 1 else never,
+                lambda e=epoch, c=chosen: _step(loss, parameters, updates, optimisation, c, e, state.step, seed, world),
+            )
             if optimisation.ema_decay is not None:
                 for average, parameter in zip(ema, parameters, strict=True):
                     average.lerp_(parameter.detach(), 1 - optimisation.ema_decay)
@@ -220,6 +231,30 @@ def train(
             for parameter, average in zip(parameters, ema, strict=True):
                 parameter.copy_(average)
     return TrainRecord(steps=state.step, losses=tuple(state.losses), seconds=state.seconds, finished=finished)
+
+
+def _step_in_memory(relieve: Callable[[], bool], step: Callable[[], float]) -> float:
+    """The step, tried again for as long as it runs out of memory and something can be given up."""
+    while True:
+        try:
+            return step()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        # Out here the failed step's tensors are gone.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not relieve():
+            raise InputError(
+                "a step needs more memory than there is; give a smaller micro_batch, batch_size or image size"
+            )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is how PyTorch, or Python, says that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
 
 
 def _step(

@@ -1,0 +1,129 @@
+"""Collapse: seeing it, going back to the last healthy checkpoint, changing one number, going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from headfirst.errors import DivergenceError
+from headfirst.pretrain.pretraining import Pretraining
+from headfirst.pretrain.signals import Reading
+from headfirst.train import load_checkpoint, save_checkpoint
+
+MENDS = 3
+"""Collapses that are mended before the run is given up."""
+SHRUNK = 0.1
+"""Features have collapsed where they spread less than this share of what they did before training …"""
+FEW = 1.5
+"""… or fill fewer dimensions than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collapse:
+    """What was seen when the features lost what told images apart, after `epoch`."""
+
+    epoch: int
+    why: str
+
+
+def collapsed(reading: Reading, before: Reading) -> Collapse | None:
+    """Whether the features have collapsed, judged against those before training."""
+    if reading.feature_std < SHRUNK * before.feature_std:
+        why = f"the features' spread fell from {before.feature_std:.2g} to {reading.feature_std:.2g}"
+    elif reading.rankme < FEW <= before.rankme:
+        why = f"the features' effective rank fell from {before.rankme:.2g} to {reading.rankme:.2g}"
+    else:
+        return None
+    return Collapse(epoch=reading.epoch, why=why)
+
+
+class Attempts:
+    """The attempts of a run, each in a folder of its own; a new one begins where the last was healthy.
+
+    What collapsed, and where the next attempt began, is on disk before the next begins: a run that is stopped at any
+    instant mends itself the same way again.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self._record = work / "collapses.jsonl"
+
+    @property
+    def folder(self) -> Path:
+        """Of the attempt that is on."""
+        return self.work / f"attempt-{len(self._seen())}"
+
+    def recipe(self, recipe: Pretraining) -> Pretraining:
+        """The first recipe after all mends so far."""
+        for attempt in range(len(self._seen())):
+            recipe, _ = recipe.mended(attempt)
+        return recipe
+
+    def healthy(self, folder: Path) -> None:
+        """The newest checkpoint of this folder is one to return to."""
+        newest = sorted(folder.glob("step-*[0-9]"))[-1]
+        kept, fresh = self.work / "healthy", self.work / "healthy.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(newest, fresh / newest.name, copy_function=_linked)
+        shutil.rmtree(kept, ignore_errors=True)
+        fresh.rename(kept)
+
+    def mend(self, recipe: Pretraining, collapse: Collapse, identity: Callable[[Pretraining], str]) -> Pretraining:
+        """The recipe of the next attempt, which is ready to begin.
+
+        Raises:
+            DivergenceError: it was mended often enough.
+        """
+        seen = self._seen()
+        if len(seen) == MENDS:
+            raise DivergenceError(
+                f"{recipe.pretext.method} collapsed once more after {MENDS} mends ({collapse.why}); the last healthy "
+                f"checkpoint is in {self.work / 'healthy'}; try a smaller learning rate, or another pretext"
+            )
+        changed, what = recipe.mended(len(seen))
+        following = self.work / f"attempt-{len(seen) + 1}"
+        shutil.rmtree(following, ignore_errors=True)
+        healthy = load_checkpoint(self.work / "healthy")
+        epoch = 0
+        if healthy is not None:
+            position = {**healthy.position, "fingerprint": identity(changed)}
+            epoch = len(position["losses"])
+            save_checkpoint(following, healthy.step, healthy.tensors, position)
+            _copy_readings(self.folder, following, epoch)
+        line = {**asdict(collapse), "back_to": epoch, "change": what}
+        with self._record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return changed
+
+    def events(self) -> list[str]:
+        """What happened, in words."""
+        return [
+            f"epoch {c['epoch']}: collapsed ({c['why']}); went back to epoch {c['back_to']}, with {c['change']}"
+            for c in self._seen()
+        ]
+
+    def _seen(self) -> list[dict]:
+        if not self._record.is_file():
+            return []
+        return [json.loads(line) for line in self._record.read_text(encoding="utf-8").splitlines()]
+
+
+def _copy_readings(old: Path, new: Path, until: int) -> None:
+    """Readings up to the epoch that is gone back to."""
+    lines = (old / "readings.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if json.loads(line)["epoch"] <= until]
+    (new / "readings.jsonl").write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _linked(source: str, target: str) -> None:
+    """A second name for a file that nobody changes, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

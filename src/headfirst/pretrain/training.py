@@ -1,0 +1,295 @@
+"""Pre-training of a backbone on images without labels: any pretext, one way.
+
+What enters: a backbone (pretrained or drawn at random), images, a `Pretraining`. What leaves: the backbone that was
+taught, what was read on the way, and what was done about a collapse. Everything is kept in one folder, so that the same
+call continues a stopped one and ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from headfirst.data import ImageSplit, geometry_key, prepare_split
+from headfirst.errors import DivergenceError, InputError
+from headfirst.features import kept_threads, torch_threads
+from headfirst.nn import PretrainedBackbone, embed_in_parts, keep_statistics, settle_batch_norm, untrained_statistics
+from headfirst.pretrain.health import Attempts, Collapse, collapsed
+from headfirst.pretrain.pretraining import Pretraining
+from headfirst.pretrain.signals import Reading, Readings, normalised_batches, read_signals, watched
+from headfirst.randomness import Draw, keyed_bits
+from headfirst.train import Batch, TrainRecord, decay_groups, join_world, train
+from headfirst.types import Progress, Quarantined, silent
+
+CHECKS = 40
+"""Readings of a run, at most."""
+_VIEWS = 3  # stream of the keyed generator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BackboneTraining:
+    """A pre-trained backbone and how it came about.
+
+    Attributes:
+        backbone: in eval mode, on the CPU.
+        learner: the whole module, with what the pretext put on top.
+        recipe: as it ended, after what was changed on the way.
+        readings: before training and after each checked epoch, those rolled back left out.
+        events: plain sentences: a smaller batch, a halved micro-batch, a collapse and what was done about it.
+        quarantined: images that could not be read.
+        num_images: images that were learned from.
+    """
+
+    backbone: PretrainedBackbone
+    learner: nn.Module
+    recipe: Pretraining
+    record: TrainRecord
+    readings: tuple[Reading, ...]
+    events: tuple[str, ...]
+    quarantined: tuple[Quarantined, ...]
+    num_images: int
+
+
+def train_backbone(
+    start: PretrainedBackbone,
+    images: ImageSplit,
+    recipe: Pretraining,
+    *,
+    labelled: ImageSplit | None = None,
+    seed: int = 0,
+    directory: Path | None = None,
+    until_epoch: int | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> BackboneTraining:
+    """Train a copy of `start` on images whose labels, if any, are not read.
+
+    Batch norm that was never trained learns from the batches' own statistics, and is settled on the images as they are
+    at the end; micro-batches and workers then each have their own. One that was trained keeps its statistics.
+
+    Args:
+        images: what may be learned from; prepared on the fly.
+        labelled: a held-out handful that is only asked about, and chooses nothing.
+        directory: keeps checkpoints, readings and events; the same call resumes from them, on as many threads.
+        until_epoch: pause after this many epochs of the whole.
+        device: "cpu" or "cuda". Under `torchrun` the workers share each batch.
+
+    Raises:
+        InputError: the pretext cannot be set to this backbone, or tells images apart and there is only one.
+        DataError: no image can be read.
+        FingerprintError: `directory` belongs to another run.
+        DivergenceError: a loss or gradient became non-finite, or the features collapsed again and again; names the
+            step and the checkpoint to return to.
+    """
+    pool, quarantined = _prepared(images, recipe.pretext.preprocessing(start), progress)
+    _require_several(pool, recipe)
+    events = []
+    if recipe.batch_size > len(pool):
+        events.append(f"{len(pool)} images do not fill a batch of {recipe.batch_size}: a batch holds all of them")
+        recipe = replace(recipe, batch_size=len(pool))
+    shown = _prepared(watched(images.take(_places(images, pool)), seed=seed), start.preprocessing, progress)[0]
+    if labelled is not None:
+        labelled = _prepared(watched(labelled, seed=seed), start.preprocessing, progress)[0]
+    with _folder(directory) as work, torch_threads(kept_threads(work)):
+        run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), progress)
+        attempts = Attempts(work)
+        recipe = attempts.recipe(recipe)
+        while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
+            recipe = attempts.mend(recipe, outcome.collapse, lambda changed: _identity(run, changed))
+        backbone = _taught(run, outcome.learner)
+        return BackboneTraining(
+            backbone=backbone,
+            learner=outcome.learner.eval().cpu(),
+            recipe=recipe,
+            record=outcome.record,
+            readings=outcome.readings,
+            events=(*events, *run.memory.events(), *attempts.events()),
+            quarantined=quarantined,
+            num_images=len(pool),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What stays the same over all attempts."""
+
+    start: PretrainedBackbone
+    pool: ImageSplit
+    shown: ImageSplit
+    labelled: ImageSplit | None
+    seed: int
+    work: Path
+    device: torch.device
+    progress: Progress
+
+    @property
+    def memory(self) -> MicroBatch:
+        return MicroBatch(self.work / "micro_batch")
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    learner: nn.Module
+    record: TrainRecord
+    readings: tuple[Reading, ...]
+    collapse: Collapse | None
+
+
+def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: int | None) -> _Outcome:
+    """Train and read in turns, until the end or a collapse."""
+    folder, world = attempts.folder, join_world(run.device)
+    steps = recipe.epochs * recipe.optimisation.steps_per_epoch(len(run.pool), world.size)
+    learner = recipe.pretext.learner(copy.deepcopy(run.start), seed=run.seed, num_steps=steps).to(run.device)
+    learner.backbone.requires_grad_(True)
+    readings = Readings(folder / "readings.jsonl", writes=world.rank == 0)
+    if 0 not in readings:
+        readings.add(read_signals(learner, run.shown, run.labelled, epoch=0, loss=None))
+    checks = _checks(recipe.epochs, until_epoch)
+    for epoch in checks:
+        if epoch in readings and epoch != checks[-1]:
+            continue
+        record = _train(run, recipe, learner, folder, epoch)
+        if epoch not in readings:
+            readings.add(read_signals(learner, run.shown, run.labelled, epoch=epoch, loss=record.losses[-1]))
+        if (collapse := collapsed(readings[epoch], readings[0])) is not None:
+            return _Outcome(learner, record, readings.all(), collapse)
+        attempts.healthy(folder)
+    return _Outcome(learner, record, readings.all(), None)
+
+
+def _checks(epochs: int, until_epoch: int | None) -> list[int]:
+    """After which epochs to read: at most `CHECKS`, the last always."""
+    every = -(-epochs // CHECKS)
+    last = epochs if until_epoch is None else min(until_epoch, epochs)
+    return sorted({*range(every, last + 1, every), last})
+
+
+def _train(run: _Run, recipe: Pretraining, learner: Any, folder: Path, until_epoch: int) -> TrainRecord:
+    world = join_world(run.device)
+    workers = dist.group.WORLD if world.size > 1 else None
+    groups = decay_groups(learner, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+    def optimiser(parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        adam = torch.optim.AdamW(parameters, fused=run.device.type == "cpu")
+        adam.register_step_post_hook(lambda *_: learner.stepped())
+        return adam
+
+    try:
+        return train(
+            learner,
+            _loss(run, recipe, learner, workers),
+            groups,
+            recipe.optimisation,
+            num_samples=len(run.pool),
+            seed=run.seed,
+            fingerprint=_identity(run, recipe),
+            directory=folder,
+            until_epoch=None if until_epoch == recipe.epochs else until_epoch,
+            optimiser=optimiser,
+            relieve=lambda: run.memory.halve(recipe),
+            progress=run.progress,
+            stage=f"pre-training ({recipe.pretext.method})",
+        )
+    except DivergenceError as error:
+        raise DivergenceError(f"{error}; the last healthy checkpoint is in {run.work / 'healthy'}") from error
+
+
+def _loss(run: _Run, recipe: Pretraining, learner: Any, workers: dist.ProcessGroup | None) -> Any:
+    views = recipe.views or recipe.pretext.views(mirror=recipe.mirror)
+    key = int(keyed_bits(run.seed, _VIEWS) >> 1)
+    keeps = not untrained_statistics(run.start)
+
+    def loss(batch: Batch) -> Tensor:
+        learner.train()
+        if keeps:
+            keep_statistics(learner)
+        draw = Draw(key, batch.epoch, batch.indices)
+
+        def encode(part: slice) -> Tensor:
+            return learner.encode(run.pool.batch(batch.indices[part]).to(run.device), draw.take(part), views)
+
+        rows = embed_in_parts(encode, len(batch.indices), micro_batch=run.memory.size(recipe), device=run.device)
+        return learner.loss(rows, draw, workers)
+
+    return loss
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """How many images are encoded at a time, once memory ran out: remembered, so that it runs out once."""
+
+    path: Path
+
+    def size(self, recipe: Pretraining) -> int | None:
+        """The recipe's, or what was left of it."""
+        return int(self.path.read_text()) if self.path.is_file() else recipe.micro_batch
+
+    def halve(self, recipe: Pretraining) -> bool:
+        """Half as many from now on; False where it is one already."""
+        now = self.size(recipe) or recipe.batch_size
+        if now > 1:
+            self.path.write_text(str(now // 2))
+        return now > 1
+
+    def events(self) -> list[str]:
+        """What was done, in words."""
+        if not self.path.is_file():
+            return []
+        return [f"memory ran out: {self.path.read_text()} images are encoded at a time; batch and loss stay as they are"]
+
+
+def _taught(run: _Run, learner: Any) -> PretrainedBackbone:
+    """The backbone to keep, as it was given but for its weights."""
+    backbone: PretrainedBackbone = copy.deepcopy(learner.taught()).eval().cpu()
+    if untrained_statistics(run.start):
+        settle_batch_norm(backbone, normalised_batches(run.shown, backbone.preprocessing))
+    for parameter, before in zip(backbone.parameters(), run.start.parameters(), strict=True):
+        parameter.grad = None
+        parameter.requires_grad_(before.requires_grad)
+    return backbone
+
+
+def _identity(run: _Run, recipe: Pretraining) -> str:
+    text = f"pretext-1|{recipe!r}|{run.seed}|{run.pool.fingerprint}|{run.start.fingerprint}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _prepared(images: ImageSplit, preprocessing: Any, progress: Progress) -> tuple[ImageSplit, tuple[Quarantined, ...]]:
+    if images.pixels is not None and images.pixels.geometry == geometry_key(preprocessing):
+        return images, ()
+    return prepare_split(replace(images, hashes=None, pixels=None), preprocessing, progress=progress)
+
+
+def _places(images: ImageSplit, readable: ImageSplit) -> list[int]:
+    """Where the readable images are among all of them."""
+    kept = set(readable.ids)
+    return [i for i, id_ in enumerate(images.ids) if id_ in kept]
+
+
+def _require_several(pool: ImageSplit, recipe: Pretraining) -> None:
+    if recipe.pretext.compares and len(set(pool.hashes or ())) < 2:
+        raise InputError(
+            f"{recipe.pretext.method} tells images apart, and all {len(pool)} to learn from are the same; give others, "
+            "or a pretext that looks at each by itself (rotation, jigsaw, masked)"
+        )
+
+
+@contextmanager
+def _folder(directory: Path | None) -> Iterator[Path]:
+    """The folder given, or one for the time being."""
+    if directory is None:
+        with TemporaryDirectory(prefix="headfirst-") as path:
+            yield Path(path)
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield directory
