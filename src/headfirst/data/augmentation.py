@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
+from headfirst.data.geometry import affine_maps, crop_extents, resample
 from headfirst.errors import InputError
 from headfirst.randomness import keyed_uniform
 
@@ -58,15 +58,11 @@ def augment(
     numbers = np.asarray(samples, dtype=np.int64)
     if numbers.shape != (len(images),):
         raise InputError(f"one sample number an image is needed: {len(images)} images, {numbers.shape} numbers")
-    crops = torch.from_numpy(crop_windows(seed, epoch, numbers, mirror=mirror)).to(torch.float32)
+    windows = crop_windows(seed, epoch, numbers, mirror=mirror)
+    none = np.zeros(len(images))
     height, width = images.shape[2:]
-    grid = torch.empty(len(images), height, width, 2, device=images.device)
-    for axis, size in ((0, width), (1, height)):
-        # Pixel centres of an image whose edges are -1 and 1; affine_grid would do the same four times slower.
-        centres = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
-        places = (crops[:, axis, :1] * centres + crops[:, axis, 1:]).to(images.device)
-        grid[..., axis] = places[:, None, :] if axis == 0 else places[:, :, None]
-    return grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    maps = affine_maps(windows, angle=none, lean=none, mirrored=none > 0, shape=(height, width))
+    return resample(images.to(torch.float32), maps, (height, width), padding="border")
 
 
 def crop_windows(seed: int, epoch: int, samples: np.ndarray, *, mirror: bool) -> Float64[np.ndarray, "b 2 2"]:
@@ -74,14 +70,6 @@ def crop_windows(seed: int, epoch: int, samples: np.ndarray, *, mirror: bool) ->
     area, aspect, left, top, side = (keyed_uniform(seed, epoch, samples, stream) for stream in range(5))
     area = MIN_AREA + (1 - MIN_AREA) * area
     stretch = np.exp((2 * aspect - 1) * np.log(MAX_ASPECT))
-    x, y = np.sqrt(area * stretch), np.sqrt(area / stretch)
-    # Where a long crop would stick out, it is cut to the image and keeps its area.
-    x, y = np.clip(x, area, 1), np.clip(y, area, 1)
-    sign = np.where((side < 0.5) & mirror, -1, 1)
-    return np.stack(
-        [
-            np.stack([sign * x, (2 * left - 1) * (1 - x)], axis=1),
-            np.stack([y, (2 * top - 1) * (1 - y)], axis=1),
-        ],
-        axis=1,
-    )
+    windows = crop_extents(area, stretch, left, top)
+    windows[:, 0, 0] *= np.where((side < 0.5) & mirror, -1, 1)
+    return windows
