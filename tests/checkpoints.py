@@ -33,6 +33,11 @@ TINY = {
         {"vision_config": {**_VIT, **_PATCHES}, "text_config": {**_TEXT, "project_dim": 16}, "projection_dim": 12},
         "AltCLIPModel",
     ),
+    "bit": (
+        "BitConfig",
+        {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 2], "num_groups": 4, "output_stride": 16},
+        "BitForImageClassification",
+    ),
     "chinese_clip": (
         "ChineseCLIPConfig",
         {"vision_config": {**_VIT, **_PATCHES}, "text_config": _TEXT, "projection_dim": 12},

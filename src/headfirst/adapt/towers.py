@@ -25,11 +25,19 @@ from torch.nn import functional as F
 from headfirst.adapt.distortion import DistortionMeter
 from headfirst.adapt.heads import as_module
 from headfirst.adapt.tuned import module_fingerprint
-from headfirst.adapt.tuning import Tuning, labels_of, still_batch_norm
+from headfirst.adapt.tuning import Tuning, labels_of
 from headfirst.adapt.zero_shot import ZeroShotModel
 from headfirst.data import ImageSplit, augment, normalise
 from headfirst.errors import DivergenceError, InputError
-from headfirst.nn import DualEncoder, ImageClassifier, TextTower, embed_in_parts, pair_loss, with_bounded_scale
+from headfirst.nn import (
+    DualEncoder,
+    ImageClassifier,
+    TextTower,
+    embed_in_parts,
+    keep_statistics,
+    pair_loss,
+    with_bounded_scale,
+)
 from headfirst.randomness import keyed_uniform
 from headfirst.train import Batch, decay_groups, join_world, sharing_workers, train
 from headfirst.types import Progress, silent
@@ -76,7 +84,7 @@ def tune_towers(
     workers = sharing_workers(join_world(torch.device(device)), len(images), recipe.batch_size)
 
     def loss(batch: Batch) -> Tensor:
-        still_batch_norm(model.train())
+        keep_statistics(model.train())
         drawn = draw_prompts(prompts, images.labels[batch.indices], seed=seed, epoch=batch.epoch, samples=batch.indices)
         try:
             return prompted_loss(

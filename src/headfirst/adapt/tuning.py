@@ -23,7 +23,7 @@ from headfirst.adapt.distortion import DistortionMeter
 from headfirst.adapt.tuned import logits, module_fingerprint
 from headfirst.data import ImageSplit, augment, fill_rows, normalise
 from headfirst.errors import DataError, InputError
-from headfirst.nn import ImageClassifier
+from headfirst.nn import ImageClassifier, keep_statistics
 from headfirst.train import Batch, TrainRecord, load_checkpoint, save_checkpoint, train
 from headfirst.types import Progress, silent
 
@@ -170,16 +170,9 @@ def set_training_mode(model: ImageClassifier, recipe: FineTune) -> None:
     """Train mode (dropout), but batch norm keeps its statistics unless asked, and frozen stages stay in eval mode."""
     model.train()
     if not recipe.train_batch_norm:
-        still_batch_norm(model)
+        keep_statistics(model)
     for stage in model.backbone.stages[: recipe.frozen_stages]:
         stage.eval()
-
-
-def still_batch_norm(model: nn.Module) -> None:
-    """Batch norm in eval mode: it uses its statistics and does not move them."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
 
 
 def _inputs(

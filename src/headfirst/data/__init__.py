@@ -13,6 +13,7 @@ from headfirst.data.pixels import prepare, prepare_split, usable_cores
 from headfirst.data.preprocess import geometry_key, normalise, preprocess
 from headfirst.data.rows import cache_dir, fill_rows
 from headfirst.data.splits import cap_per_class, few_shot, shuffled_by_name
+from headfirst.data.views import View, Views
 
 __all__ = [
     "CORRUPTIONS",
@@ -23,6 +24,8 @@ __all__ = [
     "PairSet",
     "Pairs",
     "Pixels",
+    "View",
+    "Views",
     "audit",
     "augment",
     "cache_dir",

@@ -137,9 +137,7 @@ class Views:
     @classmethod
     def gentle(cls, mirror: bool = True) -> Views:
         """For tasks that must still see the whole thing: rotation, jigsaw, masked images. Hue stays."""
-        return cls(
-            area=(0.6, 1.0), aspect=(3 / 4, 4 / 3), mirror=mirror, brightness=0.2, contrast=0.2, saturation=0.2
-        )
+        return cls(area=(0.6, 1.0), aspect=(3 / 4, 4 / 3), mirror=mirror, brightness=0.2, contrast=0.2, saturation=0.2)
 
     def __call__(
         self,

@@ -87,6 +87,7 @@ from headfirst.metrics.selective import (
     area_under_risk_coverage,
     risk_coverage,
 )
+from headfirst.metrics.unsupervised import feature_spread, leave_one_out_knn, leave_one_out_ridge
 
 __all__ = [
     "MEAN_OVER_SHIFTS",
@@ -125,11 +126,14 @@ __all__ = [
     "energy_inside",
     "expected_calibration_error",
     "false_positive_rate",
+    "feature_spread",
     "fit_confidence_threshold",
     "fit_temperature",
     "fit_vector_scaling",
     "is_correct",
     "least_ambiguous_scores",
+    "leave_one_out_knn",
+    "leave_one_out_ridge",
     "linear_cka",
     "log_loss",
     "max_softmax",

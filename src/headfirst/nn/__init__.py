@@ -1,15 +1,30 @@
 """Pretrained backbones and dual encoders as modules: loading, stages, heads, losses. No training here."""
 
+from headfirst.nn.any_size import features_at
 from headfirst.nn.backbone import PretrainedBackbone
+from headfirst.nn.batch_norm import has_batch_norm, keep_statistics, settle_batch_norm, untrained_statistics
 from headfirst.nn.classifier import ImageClassifier, UnitLinear, linear_head, random_head
 from headfirst.nn.contrastive import contrastive_loss, sigmoid_contrastive_loss
 from headfirst.nn.dual_encoder import DualEncoder, has_text_tower, load_dual_encoder, pair
 from headfirst.nn.loading import load_backbone
 from headfirst.nn.micro_batches import embed_in_parts
+from headfirst.nn.nt_xent import nt_xent_loss
 from headfirst.nn.pair_loss import pair_loss, with_bounded_scale
+from headfirst.nn.patches import (
+    masked_reconstruction_loss,
+    normalised_patches,
+    patchify,
+    reconstruction_errors,
+    unpatchify,
+)
+from headfirst.nn.permutations import permutation_set
 from headfirst.nn.preprocessing import parse_processor
+from headfirst.nn.self_distillation import dino_loss, teacher_entropies, teacher_probabilities
 from headfirst.nn.text import TextTower, Tokens
 from headfirst.nn.text_loading import load_text_tower
+from headfirst.nn.tokens import encode_visible, hides_patches, num_prefix_tokens, patch_size
+from headfirst.nn.untrained import untrained_backbone
+from headfirst.nn.vicreg import vicreg_loss
 
 __all__ = [
     "DualEncoder",
@@ -19,16 +34,37 @@ __all__ = [
     "Tokens",
     "UnitLinear",
     "contrastive_loss",
+    "dino_loss",
     "embed_in_parts",
+    "encode_visible",
+    "features_at",
+    "has_batch_norm",
     "has_text_tower",
+    "hides_patches",
+    "keep_statistics",
     "linear_head",
     "load_backbone",
     "load_dual_encoder",
     "load_text_tower",
+    "masked_reconstruction_loss",
+    "normalised_patches",
+    "nt_xent_loss",
+    "num_prefix_tokens",
     "pair",
     "pair_loss",
     "parse_processor",
+    "patch_size",
+    "patchify",
+    "permutation_set",
     "random_head",
+    "reconstruction_errors",
+    "settle_batch_norm",
     "sigmoid_contrastive_loss",
+    "teacher_entropies",
+    "teacher_probabilities",
+    "unpatchify",
+    "untrained_backbone",
+    "untrained_statistics",
+    "vicreg_loss",
     "with_bounded_scale",
 ]

@@ -204,6 +204,11 @@ def resnet(model: Any) -> Stages:
     return [model.embedder, *model.encoder.stages, MapPool(model.pooler)]
 
 
+def bit(model: Any) -> Stages:
+    """BiT: group norm and standardised convolutions, so that no sample sees another."""
+    return [model.embedder, *model.encoder.stages, nn.Sequential(model.norm, MapPool(model.pooler))]
+
+
 def mobilenet_v1(model: Any) -> Stages:
     """MobileNet V1: a depthwise and a pointwise convolution make one stage."""
     pairs = [nn.Sequential(*model.layer[i : i + 2]) for i in range(0, len(model.layer), 2)]
@@ -226,6 +231,7 @@ class Family:
         joint: the transformers class of image and text towers together; None where there is no text.
         vision_config: what the joint config's image part is read as, where `model_class` is another family's.
         options: what the class's constructor is told besides the config.
+        num_prefix: tokens in front of the patches, registers not counted; None where stages are no such tokens.
     """
 
     model_class: str
@@ -234,37 +240,42 @@ class Family:
     joint: str | None = None
     vision_config: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    num_prefix: int | None = None
 
 
 _NO_POOLER = {"add_pooling_layer": False}
 # Their image towers are CLIP's to the letter, and transformers has no class for the tower with its projection.
 _CLIP_VISION: dict[str, Any] = {
-    "model_class": "CLIPVisionModelWithProjection", "stages": clip, "vision_config": "CLIPVisionConfig"
+    "model_class": "CLIPVisionModelWithProjection", "stages": clip, "vision_config": "CLIPVisionConfig",
+    "num_prefix": 1,
 }  # fmt: skip
 
 FAMILIES: dict[str, Family] = {
     "altclip": Family(**_CLIP_VISION, joint="AltCLIPModel"),
+    "bit": Family(model_class="BitModel", stages=bit, convolutional=True),
     "chinese_clip": Family(**_CLIP_VISION, joint="ChineseCLIPModel"),
-    "clip": Family(model_class="CLIPVisionModelWithProjection", stages=clip, joint="CLIPModel"),
-    "clip_vision_model": Family(model_class="CLIPVisionModelWithProjection", stages=clip),
+    "clip": Family(model_class="CLIPVisionModelWithProjection", stages=clip, joint="CLIPModel", num_prefix=1),
+    "clip_vision_model": Family(model_class="CLIPVisionModelWithProjection", stages=clip, num_prefix=1),
     "convnext": Family(model_class="ConvNextModel", stages=convnext, convolutional=True),
     "convnextv2": Family(model_class="ConvNextV2Model", stages=convnext, convolutional=True),
-    "deit": Family(model_class="DeiTModel", stages=vit, options=_NO_POOLER),
-    "dinov2": Family(model_class="Dinov2Model", stages=dinov2),
-    "dinov2_with_registers": Family(model_class="Dinov2WithRegistersModel", stages=dinov2),
-    "dinov3_vit": Family(model_class="DINOv3ViTModel", stages=dinov3_vit),
-    "metaclip_2": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip, joint="MetaClip2Model"),
-    "metaclip_2_vision_model": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip),
+    "deit": Family(model_class="DeiTModel", stages=vit, options=_NO_POOLER, num_prefix=2),
+    "dinov2": Family(model_class="Dinov2Model", stages=dinov2, num_prefix=1),
+    "dinov2_with_registers": Family(model_class="Dinov2WithRegistersModel", stages=dinov2, num_prefix=1),
+    "dinov3_vit": Family(model_class="DINOv3ViTModel", stages=dinov3_vit, num_prefix=1),
+    "metaclip_2": Family(
+        model_class="MetaClip2VisionModelWithProjection", stages=clip, joint="MetaClip2Model", num_prefix=1
+    ),
+    "metaclip_2_vision_model": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip, num_prefix=1),
     "mobilenet_v1": Family(model_class="MobileNetV1Model", stages=mobilenet_v1, convolutional=True),
     "mobilenet_v2": Family(model_class="MobileNetV2Model", stages=mobilenet_v2, convolutional=True),
     "regnet": Family(model_class="RegNetModel", stages=resnet, convolutional=True),
     "resnet": Family(model_class="ResNetModel", stages=resnet, convolutional=True),
-    "siglip": Family(model_class="SiglipVisionModel", stages=siglip, joint="SiglipModel"),
-    "siglip_vision_model": Family(model_class="SiglipVisionModel", stages=siglip),
+    "siglip": Family(model_class="SiglipVisionModel", stages=siglip, joint="SiglipModel", num_prefix=0),
+    "siglip_vision_model": Family(model_class="SiglipVisionModel", stages=siglip, num_prefix=0),
     "swin": Family(model_class="SwinModel", stages=swin),
     "swinv2": Family(model_class="Swinv2Model", stages=swin),
-    "vit": Family(model_class="ViTModel", stages=vit, options=_NO_POOLER),
-    "vit_msn": Family(model_class="ViTMSNModel", stages=vit),
+    "vit": Family(model_class="ViTModel", stages=vit, options=_NO_POOLER, num_prefix=1),
+    "vit_msn": Family(model_class="ViTMSNModel", stages=vit, num_prefix=1),
 }
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from headfirst.errors import BackboneError, did_you_mean
 from headfirst.nn.allocator import keep_freed_memory
 from headfirst.nn.backbone import PretrainedBackbone
-from headfirst.nn.families import FAMILIES
+from headfirst.nn.families import FAMILIES, Family
 from headfirst.nn.preprocessing import parse_processor, read_processor
 from headfirst.nn.quiet import quiet_transformers
 from headfirst.nn.sources import image_tower, locate
@@ -42,26 +42,36 @@ def load_backbone(id_or_dir: str | Path, *, revision: str | None = None) -> Pret
     source = locate(id_or_dir, revision)
     directory = image_tower(source.directory)
     family = FAMILIES[model_type(directory, name)]
-    model_class = family.model_class
-    if model_class == "CLIPVisionModelWithProjection" and not _has_projection(directory):
-        model_class = "CLIPVisionModel"
     if family.vision_config is None:
-        return read_backbone(model_class, directory, name, source.revision, **family.options)
+        return read_backbone(image_class(directory, family), directory, name, source.revision, **family.options)
     assert family.joint is not None
     return image_alone(read_backbone(family.joint, directory, name, source.revision))
+
+
+def image_class(directory: Path, family: Family) -> str:
+    """The transformers class of the images' side; a bare CLIP vision tower has no projection."""
+    bare = family.model_class == "CLIPVisionModelWithProjection" and not _has_projection(directory)
+    return "CLIPVisionModel" if bare else family.model_class
+
+
+def image_config(joint: Any) -> Any:
+    """The image tower's config of a joint model's, as the class of the tower alone reads it; a copy."""
+    import transformers
+
+    family = FAMILIES[joint.model_type]
+    config = copy.deepcopy(joint.vision_config)
+    if family.vision_config is None:
+        return config
+    stated = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "projection_dim")}
+    return getattr(transformers, family.vision_config)(**stated, projection_dim=joint.projection_dim)
 
 
 def image_alone(joint: PretrainedBackbone) -> PretrainedBackbone:
     """An independent copy of the image tower of a joint model, without the text tower around it."""
     import transformers
 
-    family = FAMILIES[joint.model_type]
-    config = copy.deepcopy(joint.config.vision_config)
-    if family.vision_config is not None:
-        stated = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "projection_dim")}
-        config = getattr(transformers, family.vision_config)(**stated, projection_dim=joint.config.projection_dim)
     with torch.random.fork_rng(devices=[]):  # weights are drawn, and replaced at once
-        model = getattr(transformers, family.model_class)(config)
+        model = getattr(transformers, FAMILIES[joint.model_type].model_class)(image_config(joint.config))
     alone = PretrainedBackbone(
         model,
         name=joint.name,

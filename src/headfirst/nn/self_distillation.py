@@ -48,9 +48,7 @@ def dino_loss(
             f"{tuple(teacher_logits.shape)}"
         )
     if center.numel() != teacher_logits.shape[1]:
-        raise InputError(
-            f"the centre has one number a prototype, {teacher_logits.shape[1]}; got {tuple(center.shape)}"
-        )
+        raise InputError(f"the centre has one number a prototype, {teacher_logits.shape[1]}; got {tuple(center.shape)}")
     target = teacher_probabilities(teacher_logits, center, teacher_temperature)
     _require_positive("student_temperature", student_temperature)
     return -(target * (student_logits / student_temperature).log_softmax(dim=1)).sum(dim=1).mean()

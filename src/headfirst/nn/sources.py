@@ -39,8 +39,10 @@ class Source:
     revision: str | None = None
 
 
-def locate(id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = False) -> Source:
+def locate(id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = False, weights: bool = True) -> Source:
     """The directory of a backbone, fetched from the hub if it must be; with `tokenizer`, that of its texts too.
+
+    Without `weights` none need be there, and none are fetched.
 
     Raises:
         BackboneError: nothing is there, it cannot be reached, or its weights are not safetensors.
@@ -52,7 +54,7 @@ def locate(id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = Fal
     if path.is_dir():
         if revision is not None:
             raise BackboneError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
-        _require_files(image_tower(path), name)
+        _require_files(image_tower(path), name, weights)
         return Source(directory=path)
     if path.exists():
         raise BackboneError(f"{name} is a file; give the directory that holds config.json and {_WEIGHTS}")
@@ -60,7 +62,7 @@ def locate(id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = Fal
         raise BackboneError(
             f"no directory {name}; give the directory that holds config.json and {_WEIGHTS}, or a hub id"
         )
-    return _fetch(name, revision, tokenizer)
+    return _fetch(name, revision, tokenizer, weights)
 
 
 def _builtin(name: str) -> Path:
@@ -71,10 +73,10 @@ def _builtin(name: str) -> Path:
     return package / name.removeprefix("builtin/")
 
 
-def _require_files(directory: Path, name: str) -> None:
+def _require_files(directory: Path, name: str, weights: bool) -> None:
     if not (directory / "config.json").is_file():
         raise BackboneError(f"{name} has no config.json; give a directory that transformers' save_pretrained wrote")
-    if (directory / _WEIGHTS).is_file() or (directory / _INDEX).is_file():
+    if not weights or (directory / _WEIGHTS).is_file() or (directory / _INDEX).is_file():
         return
     if any(directory.glob("pytorch_model*.bin")):
         raise BackboneError(_only_pickle(name))
@@ -88,8 +90,8 @@ def _only_pickle(name: str) -> str:
     )
 
 
-def _fetch(name: str, revision: str | None, tokenizer: bool) -> Source:
-    """Fetches config, processor, safetensors weights and, if asked, tokenizer of a hub id, and nothing else."""
+def _fetch(name: str, revision: str | None, tokenizer: bool, weights: bool) -> Source:
+    """Fetches config, processor and, if asked, tokenizer and safetensors weights of a hub id, and nothing else."""
     config = _fetch_first(name, ["config.json"], revision)
     if config is None:
         raise BackboneError(f"{name} has no config.json on the hub; it is not a transformers checkpoint")
@@ -98,13 +100,18 @@ def _fetch(name: str, revision: str | None, tokenizer: bool) -> Source:
     _fetch_first(name, ["preprocessor_config.json", "processor_config.json"], commit)
     for file in _TOKENIZER if tokenizer else ():
         _fetch_first(name, [file], commit)
-    weights = _fetch_first(name, [_WEIGHTS, _INDEX], commit)
-    if weights is None:
-        raise BackboneError(_only_pickle(name))
-    if weights.name == _INDEX:
-        for shard in sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())):
-            _fetch_first(name, [shard], commit)
+    if weights:
+        _fetch_weights(name, commit)
     return Source(directory=config.parent, revision=commit)
+
+
+def _fetch_weights(name: str, commit: str) -> None:
+    file = _fetch_first(name, [_WEIGHTS, _INDEX], commit)
+    if file is None:
+        raise BackboneError(_only_pickle(name))
+    if file.name == _INDEX:
+        for shard in sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())):
+            _fetch_first(name, [shard], commit)
 
 
 def _fetch_first(name: str, files: list[str], revision: str | None) -> Path | None:

@@ -19,11 +19,10 @@ from headfirst.nn import (
     PretrainedBackbone,
     dino_loss,
     features_at,
-    patch_size,
     teacher_entropies,
     teacher_probabilities,
 )
-from headfirst.pretrain.pretext import mlp, rows_of_views, seeded
+from headfirst.pretrain.pretext import mlp, rows_of_views, seeded, whole_patches
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -94,7 +93,9 @@ class DINO:
         same: section 5.3."""
         if attempt % 2 == 0:
             temperature = self.teacher_temperature / 2
-            return replace(self, teacher_temperature=temperature), f"the teacher's temperature lowered to {temperature:g}"
+            return replace(
+                self, teacher_temperature=temperature
+            ), f"the teacher's temperature lowered to {temperature:g}"
         momentum = self.center_momentum / 2
         return replace(self, center_momentum=momentum), f"the centre's momentum lowered to {momentum:g}"
 
@@ -128,8 +129,7 @@ class StudentAndTeacher(nn.Module):
         self.register_buffer("center", torch.zeros(task.prototypes))
         self.register_buffer("batch_center", torch.zeros(task.prototypes))
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
-        patch = patch_size(backbone) or 1
-        height, width = (max(patch, int(side * task.local_size) // patch * patch) for side in backbone.preprocessing.size)
+        height, width = (whole_patches(backbone, side * task.local_size) for side in backbone.preprocessing.size)
         self.local = (height, width)
 
     def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b v k"]:

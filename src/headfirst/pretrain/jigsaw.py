@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from headfirst.data import View, Views
 from headfirst.errors import InputError
-from headfirst.nn import PretrainedBackbone, features_at, patch_size, permutation_set
-from headfirst.pretrain.pretext import mlp, seeded
+from headfirst.nn import PretrainedBackbone, features_at, permutation_set
+from headfirst.pretrain.pretext import mlp, seeded, whole_patches
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -73,20 +73,21 @@ class Jigsaw:
 class Puzzle(nn.Module):
     """The backbone on every tile, and a head on all their features together; rows are logits of the orders."""
 
-    def __init__(self, backbone: PretrainedBackbone, head: nn.Module, orders: Int64[Tensor, "m t"], task: Jigsaw) -> None:
+    def __init__(
+        self, backbone: PretrainedBackbone, head: nn.Module, orders: Int64[Tensor, "m t"], task: Jigsaw
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.task = task
         self.register_buffer("orders", orders, persistent=False)
         height, width = (side // task.grid for side in backbone.preprocessing.size)
-        patch = patch_size(backbone) or 1  # a tile of a transformer is made of whole patches
         self.cell = (height, width)
-        self.side = tuple(max(patch, int(side * task.tile) // patch * patch) for side in self.cell)
-        if min(self.cell) < patch:
+        self.side = tuple(whole_patches(backbone, side * task.tile) for side in self.cell)
+        if any(side > cell for side, cell in zip(self.side, self.cell, strict=True)):
             raise InputError(
-                f"{backbone.name} sees images of {height * task.grid}x{width * task.grid} pixels in patches of {patch}: "
-                f"a tile would be less than a patch; use grid=2 or larger images"
+                f"{backbone.name} sees {backbone.preprocessing.size} pixels in patches of {self.side[0]}: a tile would be "
+                "less than a patch; use larger images, or grid=2"
             )
 
     def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b m"]:

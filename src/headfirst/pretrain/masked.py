@@ -59,12 +59,11 @@ class Masked:
 
     def learner(self, backbone: PretrainedBackbone, *, seed: int, num_steps: int) -> MaskedAutoencoder:
         """See `Pretext`."""
-        num_prefix_tokens(backbone)  # refuses what has no tokens
         return MaskedAutoencoder(backbone, self, seed=seed)
 
     def views(self, *, mirror: bool) -> View:
         """Crops and mirror images, no colours: He et al., appendix A.1."""
-        return Views(min_area=0.2, mirror=mirror)
+        return Views(area=(0.2, 1.0), aspect=(3 / 4, 4 / 3), mirror=mirror)
 
     def preprocessing(self, backbone: PretrainedBackbone) -> Preprocessing:
         """See `Pretext`."""
@@ -81,7 +80,6 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         size, patch = backbone.preprocessing.size, patch_size(backbone)
-        assert patch is not None
         self.patch, self.prefix = patch, num_prefix_tokens(backbone)
         self.grid = (size[0] // patch, size[1] // patch)
         self.num_patches = self.grid[0] * self.grid[1]
@@ -120,7 +118,9 @@ class MaskedAutoencoder(nn.Module):
         visible = order[:, : self.num_visible]
         return visible, torch.ones(order.shape, dtype=torch.bool).scatter_(1, visible, False)
 
-    def reconstruct(self, images: Float32[Tensor, "b 3 h w"], visible: Int64[Tensor, "b k"]) -> Float32[Tensor, "b l p"]:
+    def reconstruct(
+        self, images: Float32[Tensor, "b 3 h w"], visible: Int64[Tensor, "b k"]
+    ) -> Float32[Tensor, "b l p"]:
         """All patches of normalised images, drawn from the visible ones, each normalised by itself."""
         seen = self.narrow(encode_visible(self.backbone, images, visible))
         prefix, patches = seen[:, : self.prefix], seen[:, self.prefix :]
@@ -143,7 +143,9 @@ class MaskedAutoencoder(nn.Module):
         return self.backbone
 
     @torch.no_grad()
-    def look(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw) -> tuple[UInt8[Tensor, "b 3 h w"], UInt8[Tensor, "b 3 h w"]]:
+    def look(
+        self, images: UInt8[Tensor, "b 3 h w"], draw: Draw
+    ) -> tuple[UInt8[Tensor, "b 3 h w"], UInt8[Tensor, "b 3 h w"]]:
         """For a person's eyes: the images with their hidden patches grey, and with them drawn.
 
         A drawn patch is given the mean and deviation of the true one, which the network was never asked for.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfirst.data import Pairs
 from headfirst.errors import DivergenceError, InputError
-from headfirst.nn import DualEncoder, TextTower, pair_loss, with_bounded_scale
+from headfirst.nn import DualEncoder, TextTower, keep_statistics, pair_loss, with_bounded_scale
 from headfirst.pretrain.monitors import PairMonitor, PairReading
 from headfirst.pretrain.sides import ImageSide, TextSide, augmented, lock, plain
 from headfirst.train import Batch, TrainRecord, train
@@ -178,9 +178,7 @@ def _set_modes(model: DualEncoder, recipe: CLIP) -> None:
     model.train()
     model.image.train(not recipe.locked_image)
     model.text.train(not recipe.locked_text)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    keep_statistics(model)
 
 
 def _fingerprint(start: DualEncoder, pairs: Pairs, recipe: CLIP, seed: int) -> str:

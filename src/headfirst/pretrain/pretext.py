@@ -20,7 +20,8 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from headfirst.data import View
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import PretrainedBackbone, patch_size
+from headfirst.nn.families import FAMILIES
 from headfirst.randomness import Draw, keyed_bits
 from headfirst.types import Preprocessing
 
@@ -97,6 +98,12 @@ def mlp(*sizes: int) -> nn.Sequential:
             layers += [nn.LayerNorm(wide), nn.ReLU()]
         layers.append(nn.Linear(wide, narrow))
     return nn.Sequential(*layers)
+
+
+def whole_patches(backbone: PretrainedBackbone, side: float) -> int:
+    """The most pixels, up to `side`, that a backbone which reads patches can take; at least one patch."""
+    patch = 1 if FAMILIES[backbone.model_type].convolutional else patch_size(backbone)
+    return max(patch, int(side) // patch * patch)
 
 
 def rows_of_views(features: Tensor, num_views: int) -> Tensor:

@@ -48,7 +48,9 @@ class SimCLR:
         """See `Pretext`."""
         with seeded(seed, 1):
             projector = mlp(backbone.feature_dim, max(backbone.feature_dim, 256), self.projection)
-        return TwoViews(backbone, projector, lambda a, b, workers: nt_xent_loss(a, b, self.temperature, workers=workers))
+        return TwoViews(
+            backbone, projector, lambda a, b, workers: nt_xent_loss(a, b, self.temperature, workers=workers)
+        )
 
     def views(self, *, mirror: bool) -> View:
         """See `Pretext`."""

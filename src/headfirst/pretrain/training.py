@@ -11,7 +11,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -245,7 +245,9 @@ class MicroBatch:
         """What was done, in words."""
         if not self.path.is_file():
             return []
-        return [f"memory ran out: {self.path.read_text()} images are encoded at a time; batch and loss stay as they are"]
+        return [
+            f"memory ran out: {self.path.read_text()} images are encoded at a time; batch and loss stay as they are"
+        ]
 
 
 def _taught(run: _Run, learner: Any) -> PretrainedBackbone:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from headfirst.adapt import FLYP, PLAIN, FineTune, check_templates
 from headfirst.artefact import load_model, save_model
