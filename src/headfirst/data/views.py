@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ _BLOCK = 1 << 16
 """Pixels worked on at a time, so that they stay in the processor's cache."""
 
 
+@runtime_checkable
 class View(Protocol):
     """One random view of each image: `Views`, `Handwriting`, or anything called alike whose repr says what it does."""
 

@@ -52,7 +52,8 @@ def leave_one_out_knn(features: Float[Tensor, "n d"], labels: Int[Tensor, " n"],
     Raises:
         InputError: fewer than two images, features that are not finite, or labels of another length or below 0.
 
-    >>> leave_one_out_knn(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), torch.tensor([0, 0, 1, 1]), k=1)
+    >>> pairs = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    >>> leave_one_out_knn(pairs, torch.tensor([0, 0, 1, 1]), k=1)
     1.0
     """
     _check(features, labels)

@@ -70,16 +70,14 @@ def normalised_patches(patches: Float[Tensor, "n l p"]) -> Float[Tensor, "n l p"
     return centred / (patches.var(dim=2, keepdim=True) + 1e-6).sqrt()
 
 
-def masked_reconstruction_loss(
-    prediction: Float[Tensor, "n l p"], target_patches: Float[Tensor, "n l p"], mask: Bool[Tensor, "n l"]
-) -> Float[Tensor, ""]:
+def masked_reconstruction_loss(prediction: Tensor, target_patches: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the hidden patches; what was visible does not count.
 
     L = Σ_{hidden} mean_p (x̂ - x)² / number of hidden patches
 
     Args:
         prediction, target_patches: (N, L, P) (`patchify`, `normalised_patches`).
-        mask: true where a patch was hidden.
+        mask: (N, L), true where a patch was hidden.
 
     Raises:
         InputError: shapes that differ, or nothing hidden.

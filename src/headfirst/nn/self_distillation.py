@@ -13,9 +13,9 @@ from headfirst.errors import InputError
 
 
 def dino_loss(
-    student_logits: Float[Tensor, "n k"],
-    teacher_logits: Float[Tensor, "n k"],
-    center: Float[Tensor, "*one k"],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    center: Tensor,
     student_temperature: float,
     teacher_temperature: float,
 ) -> Float[Tensor, ""]:
@@ -24,8 +24,8 @@ def dino_loss(
     P_t = softmax((g_t - c) / τ_t),  P_s = softmax(g_s / τ_s),  L = -1/N Σ_i Σ_k P_t(k) log P_s(k)
 
     Args:
-        student_logits: g_s of one view.
-        teacher_logits: g_t of another view of the same images; no gradient flows into it.
+        student_logits: (N, K), g_s of one view.
+        teacher_logits: (N, K), g_t of another view of the same images; no gradient flows into it.
         center: c, (K,) or (1, K): the running mean of the teacher's logits.
         student_temperature, teacher_temperature: τ_s and τ_t, positive; the teacher's is the smaller.
 
@@ -54,9 +54,7 @@ def dino_loss(
     return -(target * (student_logits / student_temperature).log_softmax(dim=1)).sum(dim=1).mean()
 
 
-def teacher_probabilities(
-    logits: Float[Tensor, "n k"], center: Float[Tensor, "*one k"], temperature: float
-) -> Float[Tensor, "n k"]:
+def teacher_probabilities(logits: Float[Tensor, "n k"], center: Tensor, temperature: float) -> Float[Tensor, "n k"]:
     """softmax((g - c) / τ), without a gradient."""
     _require_positive("teacher_temperature", temperature)
     return ((logits.detach() - center.detach().reshape(1, -1)) / temperature).softmax(dim=1)

@@ -92,10 +92,8 @@ class DINO:
         """A sharper teacher against one that says nothing, then a quicker centre against one that always says the
         same: section 5.3."""
         if attempt % 2 == 0:
-            temperature = self.teacher_temperature / 2
-            return replace(
-                self, teacher_temperature=temperature
-            ), f"the teacher's temperature lowered to {temperature:g}"
+            sharper = self.teacher_temperature / 2
+            return replace(self, teacher_temperature=sharper), f"the teacher's temperature lowered to {sharper:g}"
         momentum = self.center_momentum / 2
         return replace(self, center_momentum=momentum), f"the centre's momentum lowered to {momentum:g}"
 

@@ -86,8 +86,8 @@ class Puzzle(nn.Module):
         self.side = tuple(whole_patches(backbone, side * task.tile) for side in self.cell)
         if any(side > cell for side, cell in zip(self.side, self.cell, strict=True)):
             raise InputError(
-                f"{backbone.name} sees {backbone.preprocessing.size} pixels in patches of {self.side[0]}: a tile would be "
-                "less than a patch; use larger images, or grid=2"
+                f"{backbone.name} sees {height * task.grid}x{width * task.grid} pixels in patches of {self.side[0]}: a "
+                "tile would be less than a patch; use larger images, or grid=2"
             )
 
     def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b m"]:
@@ -129,6 +129,6 @@ class Puzzle(nn.Module):
 
 
 def standardised(tiles: Float32[Tensor, "b t 3 s r"]) -> Float32[Tensor, "b t 3 s r"]:
-    """Every channel of every tile with mean 0 and deviation 1 (a flat one stays 0): no tile's brightness tells its place."""
+    """Every channel of every tile with mean 0 and deviation 1, so that its brightness does not tell its place."""
     centred = tiles - tiles.mean(dim=(3, 4), keepdim=True)
-    return centred / (centred.square().mean(dim=(3, 4), keepdim=True) + 1.0).sqrt()  # of grey levels: 1 is nothing
+    return centred / (centred.square().mean(dim=(3, 4), keepdim=True) + 1.0).sqrt()  # 1 grey level: a flat tile stays 0

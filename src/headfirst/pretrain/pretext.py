@@ -10,9 +10,10 @@ Shape letters: b images of a part, n of one worker, N of all.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,7 @@ from headfirst.randomness import Draw, keyed_bits
 from headfirst.types import Preprocessing
 
 
+@runtime_checkable
 class Learner(Protocol):
     """A module that trains a backbone on a pretext."""
 
@@ -48,6 +50,7 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
 class Pretext(Protocol):
     """A task without labels.
 
@@ -93,7 +96,7 @@ def seeded(*key: int) -> Iterator[None]:
 def mlp(*sizes: int) -> nn.Sequential:
     """Linear layers with layer norm and ReLU between them; every row by itself."""
     layers: list[nn.Module] = []
-    for i, (wide, narrow) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (wide, narrow) in enumerate(itertools.pairwise(sizes)):
         if i:
             layers += [nn.LayerNorm(wide), nn.ReLU()]
         layers.append(nn.Linear(wide, narrow))

@@ -67,9 +67,7 @@ def read_signals(
             backbone: PretrainedBackbone = learner.taught()  # pyright: ignore[reportCallIssue]
             features = features_of(backbone, images)
             if not features.isfinite().all():
-                raise DivergenceError(
-                    f"epoch {epoch}: features are no longer finite; a smaller learning rate is the remedy"
-                )
+                raise DivergenceError(f"epoch {epoch}: features are not finite; a smaller learning rate is the remedy")
             entropies = _entropies(learner, images)
             knn, probe = (None, None) if labelled is None else _asked(features_of(backbone, labelled), labelled.labels)
     finally:
