@@ -10,6 +10,7 @@ from headfirst.data.folders import read_paths
 from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
 from headfirst.data.pairs import Pairs, PairSet
 from headfirst.data.pixels import prepare, prepare_split, usable_cores
+from headfirst.data.pool import unlabelled_pool
 from headfirst.data.preprocess import geometry_key, normalise, preprocess
 from headfirst.data.rows import cache_dir, fill_rows
 from headfirst.data.splits import cap_per_class, few_shot, shuffled_by_name
@@ -45,6 +46,7 @@ __all__ = [
     "read_image",
     "read_paths",
     "shuffled_by_name",
+    "unlabelled_pool",
     "usable_cores",
     "with_hashes",
 ]

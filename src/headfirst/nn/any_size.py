@@ -5,6 +5,7 @@ Shape letters: B images, H W pixels, D features.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -46,7 +47,8 @@ def features_at(backbone: PretrainedBackbone, images: Float[Tensor, "b 3 h w"]) 
     _refuse_bad_grid(backbone, images)
     if backbone.model_type in _UNASKED:
         return backbone(images)
-    return composed(nn.ModuleList(list(backbone.stages)[1:]), _embedded(backbone.stages[0], images)).float()
+    features = composed(nn.ModuleList(list(backbone.stages)[1:]), _embedded(backbone.stages[0], images))
+    return features if features.dtype == torch.float64 else features.float()
 
 
 def _embedded(stem: nn.Module, images: Tensor) -> Tensor:

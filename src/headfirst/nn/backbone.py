@@ -66,10 +66,14 @@ class PretrainedBackbone(nn.Module):
         self.feature_dim = self._probe_feature_dim()
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Features of normalised images (see `headfirst.data.normalise`), float32, not normalised."""
+        """Features of normalised images (see `headfirst.data.normalise`), not normalised.
+
+        float32; float64 of a backbone in float64.
+        """
         if self._convolutional:
             images = images.contiguous(memory_format=torch.channels_last)
-        return composed(self.stages, images).float()
+        features = composed(self.stages, images)
+        return features if features.dtype == torch.float64 else features.float()
 
     @property
     def model(self) -> Any:

@@ -20,9 +20,11 @@ from headfirst.pretrain.monitors import PairMonitor, PairReading
 from headfirst.pretrain.pair_training import PairTraining, train_pairs
 from headfirst.pretrain.pretext import Pretext
 from headfirst.pretrain.pretraining import Pretraining
+from headfirst.pretrain.replay import Replay, replay
 from headfirst.pretrain.rotation import Rotation
 from headfirst.pretrain.signals import Reading
 from headfirst.pretrain.simclr import SimCLR
+from headfirst.pretrain.time_plan import TimePlan, plan_time
 from headfirst.pretrain.training import BackboneTraining, train_backbone
 from headfirst.pretrain.vicreg import VICReg
 
@@ -39,8 +41,10 @@ __all__ = [
     "Pretext",
     "Pretraining",
     "Reading",
+    "Replay",
     "Rotation",
     "SimCLR",
+    "TimePlan",
     "VICReg",
     "contrastive_loss",
     "dino_loss",
@@ -48,6 +52,8 @@ __all__ = [
     "nt_xent_loss",
     "patchify",
     "permutation_set",
+    "plan_time",
+    "replay",
     "sigmoid_contrastive_loss",
     "train_backbone",
     "train_pairs",

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headfirst.data import View, Views, normalise
+from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import (
     PretrainedBackbone,
@@ -22,7 +22,7 @@ from headfirst.nn import (
     teacher_entropies,
     teacher_probabilities,
 )
-from headfirst.pretrain.pretext import mlp, rows_of_views, seeded, whole_patches
+from headfirst.pretrain.pretext import as_input, mlp, rows_of_views, seeded, whole_patches
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -106,7 +106,7 @@ class PrototypeHead(nn.Module):
         self.project = mlp(num_features, max(num_features, 256), bottleneck)
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
 
-    def forward(self, features: Float32[Tensor, "b d"]) -> Float32[Tensor, "b k"]:
+    def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         return F.linear(F.normalize(self.project(features), dim=1), F.normalize(self.prototypes, dim=1))
 
 
@@ -130,24 +130,24 @@ class StudentAndTeacher(nn.Module):
         height, width = (whole_patches(backbone, side * task.local_size) for side in backbone.preprocessing.size)
         self.local = (height, width)
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b v k"]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b v k"]:
         """(b, 2 + local + 2, K) logits."""
         preprocessing, task = self.backbone.preprocessing, self.task
         large = torch.cat(
             [views(images, draw, i, size=preprocessing.size, area=task.global_area) for i in range(_GLOBAL)]
         )
-        large = normalise(large, preprocessing)
+        large = as_input(large, self.backbone)
         rows = [rows_of_views(self.head(self.backbone(large)), _GLOBAL)]
         if task.local_crops:
             numbers = range(_GLOBAL, _GLOBAL + task.local_crops)
             small = torch.cat([views(images, draw, i, size=self.local, area=task.local_area) for i in numbers])
-            seen = features_at(self.backbone, normalise(small, preprocessing))
+            seen = features_at(self.backbone, as_input(small, self.backbone))
             rows.append(rows_of_views(self.head(seen), task.local_crops))
         with torch.no_grad():
             rows.append(rows_of_views(self.teacher_head(self.teacher(large)), _GLOBAL))
         return torch.cat(rows, dim=1)
 
-    def loss(self, rows: Float32[Tensor, "n v k"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n v k"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """`dino_loss`, the mean over all pairs of a large view of the teacher and another of the student."""
         student, teacher = rows[:, :-_GLOBAL], rows[:, -_GLOBAL:].detach()
         self.batch_center = mean_of_all(teacher.flatten(0, 1), workers)
@@ -174,13 +174,13 @@ class StudentAndTeacher(nn.Module):
         return self.teacher
 
     @torch.no_grad()
-    def entropies(self, images: Float32[Tensor, "b 3 h w"]) -> tuple[float, float]:
+    def entropies(self, images: Float[Tensor, "b 3 h w"]) -> tuple[float, float]:
         """`teacher_entropies` on normalised images."""
         logits = self.teacher_head(self.teacher(images))
         return teacher_entropies(teacher_probabilities(logits, self.center, self.task.teacher_temperature))
 
 
-def mean_of_all(rows: Float32[Tensor, "n k"], workers: dist.ProcessGroup | None) -> Float32[Tensor, " k"]:
+def mean_of_all(rows: Float[Tensor, "n k"], workers: dist.ProcessGroup | None) -> Float[Tensor, " k"]:
     """The mean row over all workers."""
     total, count = rows.sum(dim=0), torch.tensor(float(len(rows)), device=rows.device)
     if workers is not None:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from headfirst.data import View, Views, normalise
+from headfirst.data import View, Views
 from headfirst.nn import PretrainedBackbone
-from headfirst.pretrain.pretext import seeded
+from headfirst.pretrain.pretext import as_input, seeded
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -68,19 +68,18 @@ class Student(nn.Module):
         self.projection = projection
         self.__dict__["teacher"] = teacher  # past registration: it is neither trained nor saved
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b 1"]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b 1"]:
         """Mean squared distance of each image's two descriptions."""
         teacher: PretrainedBackbone = self.__dict__["teacher"].to(images.device)
         shown = [
-            normalise(views(images, draw, 0, size=each.preprocessing.size), each.preprocessing)
-            for each in (self.backbone, teacher)
+            as_input(views(images, draw, 0, size=each.preprocessing.size), each) for each in (self.backbone, teacher)
         ]
         with torch.no_grad():
             wanted = teacher(shown[1])
             wanted = nn.functional.layer_norm(wanted, wanted.shape[1:])
         return (self.projection(self.backbone(shown[0])) - wanted).square().mean(dim=1, keepdim=True)
 
-    def loss(self, rows: Float32[Tensor, "n 1"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n 1"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """The mean over the images."""
         return rows.mean()
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -90,15 +90,15 @@ class Puzzle(nn.Module):
                 "tile would be less than a patch; use larger images, or grid=2"
             )
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b m"]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b m"]:
         """Logits of the orders in which the tiles were put."""
         whole = views(images, draw, 0, size=self.backbone.preprocessing.size)
-        tiles = standardised(self.cut(whole, draw))
+        tiles = standardised(self.cut(whole, draw)).to(next(self.backbone.parameters()).dtype)
         order = self.orders[self.answers(draw).to(self.orders.device)]
         mixed = tiles[torch.arange(len(tiles), device=tiles.device)[:, None], order]
         return self.head(features_at(self.backbone, mixed.flatten(0, 1)).unflatten(0, order.shape).flatten(1))
 
-    def cut(self, images: Float32[Tensor, "b 3 h w"], draw: Draw) -> Float32[Tensor, "b t 3 s r"]:
+    def cut(self, images: Float[Tensor, "b 3 h w"], draw: Draw) -> Float[Tensor, "b t 3 s r"]:
         """The tiles, row by row, each somewhere in its cell."""
         grid, numbers = self.task.grid, np.arange(self.task.grid**2)
         corners = []
@@ -116,7 +116,7 @@ class Puzzle(nn.Module):
         """The number of each sample's order."""
         return torch.from_numpy(np.floor(draw.uniform(_ORDER) * len(self.orders)).astype(np.int64))
 
-    def loss(self, rows: Float32[Tensor, "n m"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n m"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """Cross-entropy, the mean over the images."""
         return F.cross_entropy(rows, self.answers(draw).to(rows.device))
 
@@ -128,7 +128,7 @@ class Puzzle(nn.Module):
         return self.backbone
 
 
-def standardised(tiles: Float32[Tensor, "b t 3 s r"]) -> Float32[Tensor, "b t 3 s r"]:
+def standardised(tiles: Float[Tensor, "b t 3 s r"]) -> Float[Tensor, "b t 3 s r"]:
     """Every channel of every tile with mean 0 and deviation 1, so that its brightness does not tell its place."""
     centred = tiles - tiles.mean(dim=(3, 4), keepdim=True)
     return centred / (centred.square().mean(dim=(3, 4), keepdim=True) + 1.0).sqrt()  # 1 grey level: a flat tile stays 0

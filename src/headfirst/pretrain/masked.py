@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
-from headfirst.data import View, Views, normalise
+from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import (
     PretrainedBackbone,
@@ -23,7 +23,7 @@ from headfirst.nn import (
     reconstruction_errors,
     unpatchify,
 )
-from headfirst.pretrain.pretext import seeded
+from headfirst.pretrain.pretext import as_input, seeded
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -104,9 +104,9 @@ class MaskedAutoencoder(nn.Module):
             visible = torch.zeros(1, 1, dtype=torch.int64)
             return encode_visible(self.backbone, torch.zeros(1, 3, *size), visible).shape[2]
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b 1"]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b 1"]:
         """Loss of each image: the mean squared error over its hidden patches."""
-        shown = normalise(views(images, draw, 0, size=self.backbone.preprocessing.size), self.backbone.preprocessing)
+        shown = as_input(views(images, draw, 0, size=self.backbone.preprocessing.size), self.backbone)
         visible, hidden = self.chosen(draw)
         visible, hidden = visible.to(shown.device), hidden.to(shown.device)
         target, drawn = normalised_patches(patchify(shown, self.patch)), self.reconstruct(shown, visible)
@@ -118,9 +118,7 @@ class MaskedAutoencoder(nn.Module):
         visible = order[:, : self.num_visible]
         return visible, torch.ones(order.shape, dtype=torch.bool).scatter_(1, visible, False)
 
-    def reconstruct(
-        self, images: Float32[Tensor, "b 3 h w"], visible: Int64[Tensor, "b k"]
-    ) -> Float32[Tensor, "b l p"]:
+    def reconstruct(self, images: Float[Tensor, "b 3 h w"], visible: Int64[Tensor, "b k"]) -> Float[Tensor, "b l p"]:
         """All patches of normalised images, drawn from the visible ones, each normalised by itself."""
         seen = self.narrow(encode_visible(self.backbone, images, visible))
         prefix, patches = seen[:, : self.prefix], seen[:, self.prefix :]
@@ -131,7 +129,7 @@ class MaskedAutoencoder(nn.Module):
             tokens = block(tokens)
         return self.draw_patch(tokens[:, self.prefix :])
 
-    def loss(self, rows: Float32[Tensor, "n 1"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n 1"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """The mean over the images."""
         return rows.mean()
 
@@ -152,7 +150,7 @@ class MaskedAutoencoder(nn.Module):
         """
         visible, hidden = self.chosen(draw)
         true = patchify(images.float(), self.patch)
-        drawn = self.reconstruct(normalise(images, self.backbone.preprocessing), visible)
+        drawn = self.reconstruct(as_input(images.float(), self.backbone), visible)
         in_colour = drawn * (true.var(dim=2, keepdim=True) + 1e-6).sqrt() + true.mean(dim=2, keepdim=True)
         seen = [torch.where(hidden[:, :, None], other, true) for other in (torch.full_like(true, 127.0), in_colour)]
         masked, completed = (
@@ -161,7 +159,7 @@ class MaskedAutoencoder(nn.Module):
         return masked, completed
 
 
-def sine_cosine(grid: tuple[int, int], dim: int) -> Float32[Tensor, "l d"]:
+def sine_cosine(grid: tuple[int, int], dim: int) -> Float[Tensor, "l d"]:
     """Fixed two-dimensional position embeddings: a quarter each of sines and cosines of the row and of the column.
 
     Source: Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021, section 4;

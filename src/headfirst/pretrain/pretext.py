@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from headfirst.data import View
+from headfirst.data import View, normalise
 from headfirst.nn import PretrainedBackbone, patch_size
 from headfirst.nn.families import FAMILIES
 from headfirst.randomness import Draw, keyed_bits
@@ -33,11 +33,11 @@ class Learner(Protocol):
 
     backbone: PretrainedBackbone
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b ..."]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b ..."]:
         """Rows of these images; what is random in them depends on `draw` alone."""
         ...
 
-    def loss(self, rows: Float32[Tensor, "n ..."], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n ..."], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """The mean loss of this worker's rows, as a share of the batch's (see `headfirst.train.train`)."""
         ...
 
@@ -101,6 +101,11 @@ def mlp(*sizes: int) -> nn.Sequential:
             layers += [nn.LayerNorm(wide), nn.ReLU()]
         layers.append(nn.Linear(wide, narrow))
     return nn.Sequential(*layers)
+
+
+def as_input(views: Float[Tensor, "b 3 h w"], backbone: PretrainedBackbone) -> Tensor:
+    """Views in 0 … 255 as the backbone takes them, normalised and in its precision."""
+    return normalise(views, backbone.preprocessing).to(next(backbone.parameters()).dtype)
 
 
 def whole_patches(backbone: PretrainedBackbone, side: float) -> int:

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headfirst.data import View, Views, normalise
+from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone, random_head
-from headfirst.pretrain.pretext import rows_of_views
+from headfirst.pretrain.pretext import as_input, rows_of_views
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -57,13 +57,13 @@ class Turned(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b 4 4"]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b 4 4"]:
         """[i, k] are the logits of image i after k quarter turns."""
-        upright = normalise(views(images, draw, 0, size=self.backbone.preprocessing.size), self.backbone.preprocessing)
+        upright = as_input(views(images, draw, 0, size=self.backbone.preprocessing.size), self.backbone)
         turned = torch.cat([upright.rot90(k, (2, 3)) for k in range(4)])
         return rows_of_views(self.head(self.backbone(turned)), 4)
 
-    def loss(self, rows: Float32[Tensor, "n 4 4"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n 4 4"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """Cross-entropy, the mean over the turns and the images."""
         return F.cross_entropy(rows.flatten(0, 1), torch.arange(4, device=rows.device).repeat(len(rows)))
 

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from headfirst.data import View, Views, normalise
+from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone, nt_xent_loss
-from headfirst.pretrain.pretext import mlp, rows_of_views, seeded
+from headfirst.pretrain.pretext import as_input, mlp, rows_of_views, seeded
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
@@ -76,14 +76,13 @@ class TwoViews(nn.Module):
         self.projector = projector
         self.compare = compare
 
-    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float32[Tensor, "b 2 d"]:
+    def encode(self, images: UInt8[Tensor, "b 3 h w"], draw: Draw, views: View) -> Float[Tensor, "b 2 d"]:
         """Projections of two views."""
         size = self.backbone.preprocessing.size
         both = torch.cat([views(images, draw, view, size=size) for view in (0, 1)])
-        features = self.backbone(normalise(both, self.backbone.preprocessing))
-        return rows_of_views(self.projector(features), 2)
+        return rows_of_views(self.projector(self.backbone(as_input(both, self.backbone))), 2)
 
-    def loss(self, rows: Float32[Tensor, "n 2 d"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
+    def loss(self, rows: Float[Tensor, "n 2 d"], draw: Draw, workers: dist.ProcessGroup | None) -> Tensor:
         """The comparison of the first views with the second."""
         return self.compare(rows[:, 0], rows[:, 1], workers)
 
