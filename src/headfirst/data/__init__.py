@@ -1,4 +1,4 @@
-"""Files to batches: image sets, pairs, decoding, preprocessing, pixel cache, splits, corruptions, leak audit."""
+"""Files to batches: image sets, pairs, decoding, preprocessing, pixel cache, splits, corruptions, random views, leak audit."""
 
 from headfirst.data.assemble import NoLabelsError
 from headfirst.data.audit import audit
@@ -7,6 +7,7 @@ from headfirst.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt
 from headfirst.data.decode import decode_image, read_image
 from headfirst.data.every_image import every_image, with_hashes
 from headfirst.data.folders import read_paths
+from headfirst.data.handwriting import Handwriting
 from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
 from headfirst.data.pairs import Pairs, PairSet
 from headfirst.data.pixels import prepare, prepare_split, usable_cores
@@ -19,6 +20,7 @@ from headfirst.data.views import View, Views
 __all__ = [
     "CORRUPTIONS",
     "SEVERITIES",
+    "Handwriting",
     "ImageSet",
     "ImageSplit",
     "NoLabelsError",

@@ -122,16 +122,13 @@ def taps_needed(
 
 def _sampled(images: Tensor, maps: np.ndarray, size: tuple[int, int], padding: str, wobble: Tensor | None) -> Tensor:
     height, width = size
-    # Pixel centres; sums of rows and columns, as affine_grid would do the same four times slower.
-    x, y = (((torch.arange(n, dtype=torch.float32) * 2 + 1) / n - 1) for n in (width, height))
-    coefficients = torch.from_numpy(maps).to(torch.float32)
-    grid = torch.empty(len(images), height, width, 2, device=images.device)
-    for axis in range(2):
-        by_x, by_y, centre = coefficients[:, axis, :, None].unbind(dim=1)
-        # The centre goes with the term that is there without a turn, so that a plain crop rounds once.
-        across, down = (by_x * x + centre, by_y * y) if axis == 0 else (by_x * x, by_y * y + centre)
-        across, down = across.to(images.device), down.to(images.device)
-        torch.add(across[:, None, :], down[:, :, None], out=grid[..., axis])
+    x, y = (((torch.arange(n, dtype=torch.float32) * 2 + 1) / n - 1) for n in (width, height))  # pixel centres
+    by_x, by_y, centre = torch.from_numpy(maps).to(torch.float32)[..., None].unbind(dim=2)
+    # The centre goes with the term that is there without a turn, so that a plain crop rounds once.
+    across = torch.complex(by_x[:, 0] * x + centre[:, 0], by_x[:, 1] * x).to(images.device)
+    down = torch.complex(by_y[:, 0] * y, by_y[:, 1] * y + centre[:, 1]).to(images.device)
+    # Sums of rows and columns, places as complex numbers: affine_grid would do the same many times slower.
+    grid = torch.view_as_real(across[:, None, :] + down[:, :, None])
     if wobble is not None:
         grid += _smooth(wobble, size).permute(0, 2, 3, 1)
     return grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)

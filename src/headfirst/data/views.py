@@ -43,7 +43,9 @@ _NAMES = (
     *("area", "aspect", "left", "top", "mirror", "angle", "lean"),
     *("brightness", "contrast", "saturation", "hue", "colour", "grey", "blur", "sigma"),
 )
-_BLOCK = 1 << 16
+_LEAST_SIGMA = 0.25
+"""A Gaussian of fewer pixels moves no value by half a grey level."""
+_BLOCK = 1 << 17
 """Pixels worked on at a time, so that they stay in the processor's cache."""
 
 
@@ -82,7 +84,8 @@ class Views:
         colour_probability: how often brightness, contrast, saturation and hue are changed, all four together.
         grey_probability: how often colour is taken out.
         blur: standard deviation of a Gaussian, as shares of the view's shorter side, uniform in this range; it is
-            cut at three of the largest, and the border's pixels go on beyond it.
+            cut at three of the largest, the border's pixels go on beyond it, and less than a quarter of a pixel is
+            left out.
         blur_probability: how often a view is blurred.
 
     Raises:
@@ -178,7 +181,7 @@ class Views:
         mirrored = (chance["mirror"] < 0.5) & self.mirror
         maps = self._maps(chance, mirrored, (images.shape[2], images.shape[3]), size, area or self.area)
         colours = self._colours(chance)
-        sigma = self._sigma(chance) * min(size)
+        sigma = self._sigma(chance, min(size))
         views = new_views(images, size)
         for rows in blocks(len(images), max(math.prod(size), math.prod(images.shape[2:]))):
             shown = images[rows].to(torch.float32, memory_format=torch.contiguous_format)
@@ -190,12 +193,11 @@ class Views:
                 shown = torch.where(turned[:, None, None, None], shown.flip(3), shown)
             if colours is not None:
                 shown = recoloured(shown, colours.matrix[rows], colours.pull[rows])
-            shown = shown.clamp_(0, 255)
+            target = torch.clamp(shown, 0, 255, out=views[rows])
             if sigma[rows].any():
                 soft = torch.from_numpy(np.flatnonzero(sigma[rows])).to(shown.device)
                 radius = math.ceil(3 * self.blur[1] * min(size))
-                shown[soft] = blurred(shown[soft], sigma[rows][sigma[rows] > 0], radius).clamp_(0, 255)
-            views[rows] = shown
+                target[soft] = blurred(target[soft], sigma[rows][sigma[rows] > 0], radius).clamp_(0, 255)
         return views
 
     def _maps(
@@ -228,9 +230,10 @@ class Views:
         factors["saturation"] = np.where(grey, 0.0, factors["saturation"])
         return colour_maps(**factors, turn=turn)
 
-    def _sigma(self, chance: dict[str, np.ndarray]) -> np.ndarray:
-        """(B,) standard deviations as shares of the view's shorter side, 0 where there is no blur."""
-        return np.where(chance["blur"] < self.blur_probability, _between(self.blur, chance["sigma"]), 0.0)
+    def _sigma(self, chance: dict[str, np.ndarray], side: int) -> np.ndarray:
+        """(B,) standard deviations in pixels, 0 where there is no blur."""
+        sigma = _between(self.blur, chance["sigma"]) * side
+        return np.where((chance["blur"] < self.blur_probability) & (sigma >= _LEAST_SIGMA), sigma, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
