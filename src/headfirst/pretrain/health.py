@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,9 @@ MENDS = 3
 SHRUNK = 0.1
 """Features have collapsed where they spread less than this share of what they did before training …"""
 FEW = 1.5
-"""… or fill fewer dimensions than this."""
+"""… or fill fewer dimensions than this …"""
+SILENT = 0.01
+"""… or DINO's teacher says less than this share of what it could: runs that recovered never went below 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +35,26 @@ class Collapse:
 
 def collapsed(reading: Reading, before: Reading) -> Collapse | None:
     """Whether the features have collapsed, judged against those before training."""
+    told = _told(reading)
     if reading.feature_std < SHRUNK * before.feature_std:
         why = f"the features' spread fell from {before.feature_std:.2g} to {reading.feature_std:.2g}"
+    elif before.embedding_std is not None and (reading.embedding_std or 0.0) < SHRUNK * before.embedding_std:
+        why = f"the projections' spread fell from {before.embedding_std:.2g} to {reading.embedding_std or 0.0:.2g}"
+    elif told is not None and told < SILENT < (_told(before) or 0.0):
+        why = f"the teacher tells {100 * told:.2g} % of what its prototypes could"
     elif reading.rankme < FEW <= before.rankme:
         why = f"the features' effective rank fell from {before.rankme:.2g} to {reading.rankme:.2g}"
     else:
         return None
     return Collapse(epoch=reading.epoch, why=why)
+
+
+def _told(reading: Reading) -> float | None:
+    """What DINO's teacher says of an image, as a share of what its prototypes could: I / log K, I the mutual
+    information of image and prototype."""
+    if reading.teacher_entropy is None or reading.teacher_entropy_of_mean is None or reading.prototypes is None:
+        return None
+    return (reading.teacher_entropy_of_mean - reading.teacher_entropy) / math.log(reading.prototypes)
 
 
 class Attempts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,15 +29,15 @@ class Jigsaw:
     Attributes:
         grid: tiles a side: 2 or 3.
         min_distance: in how many places any two of the orders differ (`headfirst.nn.permutation_set`): 8 leaves 72
-            orders of 9 tiles, 7 leaves 504; 3 leaves 12 orders of 4 tiles.
+            orders of 9 tiles, 7 leaves 504; 3 leaves 12 orders of 4 tiles. One place less than there are tiles if None.
         tile: share of its cell that a tile takes; where in the cell it lies is random, so that no edge runs on.
 
     Source: Noroozi & Favaro, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles", ECCV 2016,
     sections 3.2 and 4.1 (their tiles are 64 of 75 pixels). Deviation: orders from groups, not chosen greedily.
     """
 
-    grid: Literal[2, 3] = 3
-    min_distance: int = 8
+    grid: int = 3
+    min_distance: int | None = None
     tile: float = 0.85
 
     method: ClassVar[str] = "jigsaw"
@@ -46,14 +46,19 @@ class Jigsaw:
     def __post_init__(self) -> None:
         if self.grid not in (2, 3):
             raise InputError(f"grid must be 2 or 3 tiles a side, got {self.grid}")
-        if not 2 <= self.min_distance <= self.grid**2:
+        if not 2 <= self.distance <= self.grid**2:
             raise InputError(f"min_distance must lie in 2 to {self.grid**2}, got {self.min_distance}")
         if not 0.5 <= self.tile <= 1:
             raise InputError(f"tile is a share of its cell in [0.5, 1], got {self.tile}")
 
+    @property
+    def distance(self) -> int:
+        """`min_distance`, or its default."""
+        return self.grid**2 - 1 if self.min_distance is None else self.min_distance
+
     def learner(self, backbone: PretrainedBackbone, *, seed: int, num_steps: int) -> Puzzle:
         """See `Pretext`."""
-        orders = torch.from_numpy(permutation_set(self.grid**2, self.min_distance))
+        orders = torch.from_numpy(permutation_set(self.grid**2, self.distance))
         with seeded(seed, 1):
             head = mlp(self.grid**2 * backbone.feature_dim, 512, len(orders))
         return Puzzle(backbone, head, orders, self)

@@ -20,6 +20,7 @@ from headfirst.errors import DivergenceError
 from headfirst.metrics import effective_rank, feature_spread, leave_one_out_knn, leave_one_out_ridge
 from headfirst.nn import PretrainedBackbone
 from headfirst.pretrain.dino import StudentAndTeacher
+from headfirst.pretrain.simclr import TwoViews
 from headfirst.types import Preprocessing
 
 WATCHED = 512
@@ -38,7 +39,9 @@ class Reading:
             space.
         rankme: effective rank of the features (Garrido et al., "RankMe", ICML 2023).
         knn, probe: leave-one-out accuracy of 5 neighbours and of a ridge probe on the labelled images; None without.
-        teacher_entropy, teacher_entropy_of_mean: in nats; of DINO alone.
+        embedding_std: `feature_spread` of the projections that SimCLR and VICReg compare.
+        teacher_entropy, teacher_entropy_of_mean: in nats; of DINO alone. Their difference is what the teacher tells of
+            an image; `prototypes` of it could tell log K.
     """
 
     epoch: int
@@ -47,8 +50,10 @@ class Reading:
     rankme: float
     knn: float | None = None
     probe: float | None = None
+    embedding_std: float | None = None
     teacher_entropy: float | None = None
     teacher_entropy_of_mean: float | None = None
+    prototypes: int | None = None
 
 
 def watched(images: ImageSplit, *, seed: int) -> ImageSplit:
@@ -68,6 +73,7 @@ def read_signals(
             features = features_of(backbone, images)
             if not features.isfinite().all():
                 raise DivergenceError(f"epoch {epoch}: features are not finite; a smaller learning rate is the remedy")
+            embeddings = learner.projector(features) if isinstance(learner, TwoViews) else None
             entropies = _entropies(learner, images)
             knn, probe = (None, None) if labelled is None else _asked(features_of(backbone, labelled), labelled.labels)
     finally:
@@ -76,12 +82,14 @@ def read_signals(
     return Reading(
         epoch=epoch,
         loss=loss,
-        feature_std=feature_spread(features),
+        feature_std=_spread(features),
         rankme=effective_rank(features) if features.any() else 0.0,
         knn=knn,
         probe=probe,
+        embedding_std=None if embeddings is None else _spread(embeddings),
         teacher_entropy=entropies[0],
         teacher_entropy_of_mean=entropies[1],
+        prototypes=learner.task.prototypes if isinstance(learner, StudentAndTeacher) else None,
     )
 
 
@@ -95,6 +103,10 @@ def normalised_batches(images: ImageSplit, preprocessing: Preprocessing) -> Iter
     """The images as a network takes them, some at a time, in parts of nearly one size."""
     for part in np.array_split(np.arange(len(images)), -(-len(images) // _BATCH)):
         yield normalise(images.batch(part), preprocessing)
+
+
+def _spread(rows: Float[Tensor, "n d"]) -> float:
+    return feature_spread(rows) if len(rows) > 1 else 0.0
 
 
 def _entropies(learner: nn.Module, images: ImageSplit) -> tuple[float | None, float | None]:

@@ -246,7 +246,8 @@ class MicroBatch:
         if not self.path.is_file():
             return []
         return [
-            f"memory ran out: {self.path.read_text()} images are encoded at a time; batch and loss stay as they are"
+            f"memory ran out: {self.path.read_text()} images are encoded at a time; the batch and its loss stay as they "
+            "are"
         ]
 
 
