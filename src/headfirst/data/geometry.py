@@ -120,9 +120,7 @@ def taps_needed(
     return np.maximum(1, np.ceil(steps[:, ::-1] - _SLACK)).astype(np.int64)
 
 
-def _sampled(
-    images: Tensor, maps: np.ndarray, size: tuple[int, int], padding: str, wobble: Tensor | None
-) -> Tensor:
+def _sampled(images: Tensor, maps: np.ndarray, size: tuple[int, int], padding: str, wobble: Tensor | None) -> Tensor:
     height, width = size
     x, y = (((torch.arange(n, dtype=torch.float32) * 2 + 1) / n - 1) for n in (width, height))  # pixel centres
     by_x, by_y, centre = torch.from_numpy(maps).to(torch.float32)[..., None].unbind(dim=2)

@@ -106,15 +106,15 @@ class Views:
     blur_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        require_range("area", self.area, highest=1)
+        require_range("area", self.area, highest=1.0)
         require_range("aspect", self.aspect)
-        require_range("blur", self.blur, highest=1)
-        for name, highest in (("degrees", 180), ("shear", 1), ("hue", 0.5)):
+        require_range("blur", self.blur, highest=1.0)
+        for name, highest in (("degrees", 180.0), ("shear", 1.0), ("hue", 0.5)):
             require_within(name, getattr(self, name), highest)
         for name in ("brightness", "contrast", "saturation"):
-            require_within(name, getattr(self, name), 1)
+            require_within(name, getattr(self, name), 1.0)
         for name in ("colour_probability", "grey_probability", "blur_probability"):
-            require_within(name, getattr(self, name), 1)
+            require_within(name, getattr(self, name), 1.0)
 
     @classmethod
     def photographs(cls, mirror: bool = True) -> Views:
@@ -140,9 +140,7 @@ class Views:
     @classmethod
     def gentle(cls, mirror: bool = True) -> Views:
         """For tasks that must still see the whole thing: rotation, jigsaw, masked images. Hue stays."""
-        return cls(
-            area=(0.6, 1.0), aspect=(3 / 4, 4 / 3), mirror=mirror, brightness=0.2, contrast=0.2, saturation=0.2
-        )
+        return cls(area=(0.6, 1.0), aspect=(3 / 4, 4 / 3), mirror=mirror, brightness=0.2, contrast=0.2, saturation=0.2)
 
     def __call__(
         self,
@@ -177,7 +175,7 @@ class Views:
         """
         size = require_view(images, draw, size)
         if area is not None:
-            require_range("area", area, highest=1)
+            require_range("area", area, highest=1.0)
         chance = dict(zip(_NAMES, draw.uniforms(len(_NAMES), _STREAM, view).T, strict=True))
         mirrored = (chance["mirror"] < 0.5) & self.mirror
         maps = self._maps(chance, mirrored, (images.shape[2], images.shape[3]), size, area or self.area)
