@@ -30,7 +30,7 @@ _NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Handwriting:
-    """How a view of white writing on black may differ from its image; the defaults are about the recipe of `builtin/glyph`.
+    """How a view of white writing on black may differ from its image, by default about as `builtin/glyph` was taught.
 
     Attributes:
         degrees: turned by up to so much to either side.
@@ -115,7 +115,7 @@ class Handwriting:
         maps = self._maps(chance, shape, area)
         views = new_views(images, size)
         for rows in blocks(len(images), max(math.prod(size), math.prod(shape))):
-            ink = images[rows, :1].to(torch.float32, memory_format=torch.contiguous_format) / 255
+            ink = images[rows, :1].to(torch.float32).contiguous() / 255
             own, part = {name: values[rows] for name, values in chance.items()}, draw.take(rows)
             ink = self._redrawn(ink, own, part, view, maps[rows] if maps is not None else None, size)
             views[rows] = self._scanned(ink, own, part, view) * 255
