@@ -192,12 +192,11 @@ class Views:
                 shown = torch.where(turned[:, None, None, None], shown.flip(3), shown)
             if colours is not None:
                 shown = recoloured(shown, colours.matrix[rows], colours.pull[rows])
-            shown = shown.clamp_(0, 255)
-            if sigma[rows].any():
-                soft = torch.from_numpy(np.flatnonzero(sigma[rows])).to(shown.device)
-                radius = math.ceil(3 * self.blur[1] * min(size))
-                shown[soft] = blurred(shown[soft], sigma[rows][sigma[rows] > 0], radius).clamp_(0, 255)
-            views[rows] = shown
+            views[rows] = shown.clamp_(0, 255)
+        soft, radius = np.flatnonzero(sigma), math.ceil(3 * self.blur[1] * min(size))
+        for rows in blocks(len(soft), math.prod(size)):
+            at = torch.from_numpy(soft[rows]).to(views.device)
+            views[at] = blurred(views[at], sigma[soft[rows]], radius).clamp_(0, 255)
         return views
 
     def _maps(
@@ -298,12 +297,14 @@ def blurred(
     weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma[:, None]) ** 2)
     weights /= weights[:, :1] + 2 * weights[:, 1:].sum(axis=1, keepdims=True)
     kernel = torch.from_numpy(weights).to(images)[:, :, None, None, None]
+    images = images.contiguous()
     for dim, margin in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
         length = images.shape[dim]
         wide = pad(images, margin, mode="replicate")
-        images = wide.narrow(dim, radius, length) * kernel[:, 0]
+        images = images * kernel[:, 0]
+        both = torch.empty_like(images)
         for i in range(1, radius + 1):
-            both = wide.narrow(dim, radius - i, length) + wide.narrow(dim, radius + i, length)
+            torch.add(wide.narrow(dim, radius - i, length), wide.narrow(dim, radius + i, length), out=both)
             images += both.mul_(kernel[:, i])
     return images
 
