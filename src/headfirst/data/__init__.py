@@ -1,4 +1,4 @@
-"""Files to batches: image sets, pairs, decoding, preprocessing, pixel cache, splits, corruptions, random views, leak audit."""
+"""Files to batches: image sets, pairs, decoding, preprocessing, pixel cache, splits, views, corruptions, leak audit."""
 
 from headfirst.data.assemble import NoLabelsError
 from headfirst.data.audit import audit

@@ -30,7 +30,7 @@ _NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Handwriting:
-    """How a view of white writing on black may differ from its image. The defaults are what `builtin/glyph` learnt from.
+    """How a view of white writing on black may differ from its image, by default about as `builtin/glyph` was taught.
 
     Attributes:
         degrees: turned by up to so much to either side.
@@ -67,15 +67,15 @@ class Handwriting:
 
     def __post_init__(self) -> None:
         require_range("scale", self.scale)
-        require_range("contrast", self.contrast, highest=1)
-        highest = {"degrees": 180, "gamma": 5}
+        require_range("contrast", self.contrast, highest=1.0)
+        highest = {"degrees": 180.0, "gamma": 5.0}
         names = ("degrees", "shear", "shift", "elastic", "thicker_probability", "thinner_probability", "gamma", "noise")
         for name in names:
-            require_within(name, getattr(self, name), highest.get(name, 1))
+            require_within(name, getattr(self, name), highest.get(name, 1.0))
         for count, probability in self.cells:
             if count < 2:
                 raise InputError(f"a coarser scan has at least 2 cells a side, got cells={self.cells}")
-            require_within("the probability of a coarser scan", probability, 1)
+            require_within("the probability of a coarser scan", probability, 1.0)
 
     def __call__(
         self,
@@ -108,14 +108,14 @@ class Handwriting:
         """
         size = require_view(images, draw, size)
         if area is not None:
-            require_range("area", area, highest=1)
+            require_range("area", area, highest=1.0)
         shape = (images.shape[2], images.shape[3])
         names = _NAMES + tuple(f"cells {i}" for i in range(len(self.cells)))
         chance = dict(zip(names, draw.uniforms(len(names), _STREAM, view).T, strict=True))
         maps = self._maps(chance, shape, area)
         views = new_views(images, size)
         for rows in blocks(len(images), max(math.prod(size), math.prod(shape))):
-            ink = images[rows, :1].to(torch.float32, memory_format=torch.contiguous_format) / 255
+            ink = images[rows, :1].to(torch.float32).contiguous() / 255
             own, part = {name: values[rows] for name, values in chance.items()}, draw.take(rows)
             ink = self._redrawn(ink, own, part, view, maps[rows] if maps is not None else None, size)
             views[rows] = self._scanned(ink, own, part, view) * 255
@@ -157,7 +157,7 @@ class Handwriting:
             knots = _normals(draw, 2 * _KNOTS**2, _ELASTIC, view) * self.elastic * chance["elastic"][:, None]
             wobble = _on(ink, knots).reshape(-1, 2, _KNOTS, _KNOTS)
         if maps is None:
-            maps = np.broadcast_to(np.eye(2, 3), (len(ink), 2, 3))
+            maps = np.tile(np.eye(2, 3), (len(ink), 1, 1))
         return resample(ink, maps, size, padding="zeros", wobble=wobble)
 
     def _scanned(self, ink: Tensor, chance: dict[str, np.ndarray], draw: Draw, view: int) -> Tensor:
