@@ -11,7 +11,7 @@ from headfirst.nn.micro_batches import embed_in_parts
 from headfirst.nn.pair_loss import pair_loss, with_bounded_scale
 from headfirst.nn.preprocessing import parse_processor
 from headfirst.nn.text import TextTower, Tokens, load_text_tower
-from headfirst.nn.tokens import encode_visible, num_prefix_tokens, patch_size
+from headfirst.nn.tokens import encode_visible, hides_patches, num_prefix_tokens, patch_size
 from headfirst.nn.untrained import untrained_backbone
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "features_at",
     "has_batch_norm",
     "has_text_tower",
+    "hides_patches",
     "keep_statistics",
     "linear_head",
     "load_backbone",
