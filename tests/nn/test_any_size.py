@@ -104,5 +104,5 @@ def test_positions_of_a_grid_that_is_not_square_are_refused(tmp_path, checkpoint
     text = (checkpoints("vit") / "preprocessor_config.json").read_text().replace('"height": 32', '"height": 16')
     (tmp_path / "preprocessor_config.json").write_text(text)
     backbone = load_backbone(tmp_path)
-    with pytest.raises(InputError, match="grid that is not square"):
+    with pytest.raises(InputError, match="on an oblong grid"):
         features_at(backbone, images(32))

@@ -15,7 +15,11 @@ def draws(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_which_families_have_it(checkpoints):
-    found = {name for name in ("resnet", "mobilenet_v2", "vit", "convnext") if has_batch_norm(load_backbone(checkpoints(name)))}
+    found = {
+        name
+        for name in ("resnet", "mobilenet_v2", "vit", "convnext")
+        if has_batch_norm(load_backbone(checkpoints(name)))
+    }
     assert found == {"resnet", "mobilenet_v2"}
 
 
@@ -72,7 +76,9 @@ def test_without_batch_norm_no_batch_is_read():
     settle_batch_norm(nn.Conv2d(3, 4, 1), (pytest.fail("a batch was read") for _ in range(1)))
 
 
-@pytest.mark.parametrize(("batches", "message"), [([], "at least one batch"), ([draws(1, 3, 4, 4)], "at least 2 images")])
+@pytest.mark.parametrize(
+    ("batches", "message"), [([], "at least one batch"), ([draws(1, 3, 4, 4)], "at least 2 images")]
+)
 def test_what_gives_no_statistics_is_refused(batches, message):
     norm = nn.BatchNorm2d(3, momentum=0.1)
     with pytest.raises(InputError, match=message):

@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from headfirst.errors import InputError
-from headfirst.nn import encode_visible, hides_patches, load_backbone, load_dual_encoder, num_prefix_tokens, pair, patch_size
-from headfirst.nn import load_text_tower
+from headfirst.nn import (
+    encode_visible,
+    hides_patches,
+    load_backbone,
+    load_dual_encoder,
+    load_text_tower,
+    num_prefix_tokens,
+    pair,
+    patch_size,
+)
 from headfirst.nn.families import FAMILIES
 
 PREFIX = {
@@ -92,7 +100,9 @@ def test_the_gradient_reaches_visible_patches_alone(checkpoints):
 def test_other_families_are_refused_with_those_that_work(checkpoints, model_type):
     backbone = load_backbone(checkpoints(model_type))
     assert not hides_patches(backbone)
-    with pytest.raises(InputError, match=rf"is a {model_type} backbone, not .* take one of altclip, .*vit_msn$") as refused:
+    with pytest.raises(
+        InputError, match=rf"is a {model_type} backbone, not .* take one of altclip, .*vit_msn$"
+    ) as refused:
         encode_visible(backbone, images(), every_patch())
     assert set(str(refused.value).split("take one of ")[1].split(", ")) == set(PREFIX)
     if model_type == "dinov3_vit":

@@ -85,9 +85,7 @@ def embed_depths(
     )
 
 
-def stage_means(
-    backbone: PretrainedBackbone, images: Float[Tensor, "b 3 h w"]
-) -> tuple[Float[Tensor, "b _"], ...]:
+def stage_means(backbone: PretrainedBackbone, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _"], ...]:
     """What every stage gives of normalised images, averaged over places; the last as it is: `backbone(images)`."""
     hooked: list[Tensor] = []
     handles = [

@@ -262,7 +262,9 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family(model_class="Dinov2Model", stages=dinov2, num_prefix=1),
     "dinov2_with_registers": Family(model_class="Dinov2WithRegistersModel", stages=dinov2, num_prefix=1),
     "dinov3_vit": Family(model_class="DINOv3ViTModel", stages=dinov3_vit, num_prefix=1),
-    "metaclip_2": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip, joint="MetaClip2Model", num_prefix=1),
+    "metaclip_2": Family(
+        model_class="MetaClip2VisionModelWithProjection", stages=clip, joint="MetaClip2Model", num_prefix=1
+    ),
     "metaclip_2_vision_model": Family(model_class="MetaClip2VisionModelWithProjection", stages=clip, num_prefix=1),
     "mobilenet_v1": Family(model_class="MobileNetV1Model", stages=mobilenet_v1, convolutional=True),
     "mobilenet_v2": Family(model_class="MobileNetV2Model", stages=mobilenet_v2, convolutional=True),

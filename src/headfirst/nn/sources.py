@@ -39,9 +39,7 @@ class Source:
     revision: str | None = None
 
 
-def locate(
-    id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = False, weights: bool = True
-) -> Source:
+def locate(id_or_dir: str | Path, revision: str | None, *, tokenizer: bool = False, weights: bool = True) -> Source:
     """The directory of a backbone, fetched from the hub if it must be; with `tokenizer`, that of its texts too.
 
     Without `weights` none need be there, and none are fetched.
