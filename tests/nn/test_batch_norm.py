@@ -44,14 +44,14 @@ def test_settled_statistics_are_averages_over_images_whatever_was_there_and_howe
     torch.testing.assert_close(norm.running_var, variance.float())
 
 
-def test_settling_a_backbone_moves_statistics_alone_and_then_eval_mode_whitens(checkpoints):
+def test_settling_a_backbone_moves_statistics_alone_to_those_of_eval_mode(checkpoints):
     backbone = load_backbone(checkpoints("resnet")).train()
     backbone.stages[1].eval()
     norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
     modes = {part: part.training for part in backbone.modules()}
     momenta = [part.momentum for part in norms]
     weights = {name: value.clone() for name, value in backbone.named_parameters()}
-    images = draws(16, 3, 32, 32)
+    images = draws(64, 3, 64, 64)
     settle_batch_norm(backbone, [images])
     assert all(torch.equal(value, weights[name]) for name, value in backbone.named_parameters())
     assert all(part.training == training for part, training in modes.items())
@@ -60,8 +60,9 @@ def test_settling_a_backbone_moves_statistics_alone_and_then_eval_mode_whitens(c
     norms[-1].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     with torch.no_grad():
         backbone.eval()(images)
-    # The last norm's statistics are those of its input on these very images, all norms before it included.
-    torch.testing.assert_close(norms[-1].running_mean, inputs[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    # The last norm's statistics are those of its input on these images, all norms before it settled too (whose running
+    # variances are unbiased, unlike those of a batch: hence the tolerance).
+    torch.testing.assert_close(norms[-1].running_mean, inputs[0].mean((0, 2, 3)), rtol=0.01, atol=0.01)
 
 
 def test_dropout_is_off_while_settling():

@@ -1,6 +1,7 @@
 """Backbone and images to features, the store that keeps them, and the most similar among them."""
 
 from headfirst.features.approximate import Graph, measured_recall, recall
+from headfirst.features.depths import embed_depths
 from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
@@ -16,6 +17,7 @@ __all__ = [
     "cache_info",
     "clear_cache",
     "embed",
+    "embed_depths",
     "free_threads",
     "kept_threads",
     "load_features",

@@ -60,7 +60,7 @@ def embed(
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, received {batch_size}")
     cache = cache or cache_dir()
-    split = _prepared(split, backbone, cache, progress)
+    split = prepared(split, backbone, cache, progress)
     fingerprint = backbone.fingerprint
     kind = torch.device(device).type
     path = cache / "features" / f"{_key(split, backbone, fingerprint, batch_size, kind)}.npy"
@@ -78,7 +78,8 @@ def embed(
     )
 
 
-def _prepared(split: ImageSplit, backbone: PretrainedBackbone, cache: Path, progress: Progress) -> ImageSplit:
+def prepared(split: ImageSplit, backbone: PretrainedBackbone, cache: Path, progress: Progress) -> ImageSplit:
+    """The split with pixels of the backbone's geometry, decoded now where it has none; see `embed`."""
     if split.pixels is not None:
         if split.pixels.geometry != geometry_key(backbone.preprocessing):
             raise InputError(
@@ -86,14 +87,14 @@ def _prepared(split: ImageSplit, backbone: PretrainedBackbone, cache: Path, prog
                 "prepare the images with backbone.preprocessing"
             )
         return split
-    prepared, unreadable = prepare_split(split, backbone.preprocessing, cache=cache, progress=progress)
+    ready, unreadable = prepare_split(split, backbone.preprocessing, cache=cache, progress=progress)
     if unreadable:
         raise DataError(
             f"{len(unreadable)} images of split {split.name!r} cannot be read, the first is "
             f"{unreadable[0].id!r}: {unreadable[0].reason}; headfirst.data.prepare sets them aside and lists "
             "them, embed what it returns"
         )
-    return prepared
+    return ready
 
 
 def _key(split: ImageSplit, backbone: PretrainedBackbone, fingerprint: str, batch_size: int, device: str) -> str:

@@ -82,6 +82,6 @@ def _refuse_bad_grid(backbone: PretrainedBackbone, images: Tensor) -> None:
     native = vision_config(backbone).image_size
     if not isinstance(native, int) and native[0] != native[1] and backbone.model_type != "dinov3_vit":
         raise InputError(
-            f"{backbone.name} has learned positions on a grid that is not square ({native[0]}×{native[1]} pixels), which "
+            f"{backbone.name} has learned positions on an oblong grid ({native[0]}×{native[1]} pixels), which "
             "cannot be interpolated; give it images of its own size"
         )

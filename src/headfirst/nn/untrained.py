@@ -67,6 +67,9 @@ def untrained_backbone(
         build = _small_resnet if source == "small-resnet" else _small_vit
         model_class, config = build(side, width)
         return _drawn(model_class, config, {}, name=name, processor=processor, revision=None, seed=seed)
+    nearest = did_you_mean(str(source), SMALL)
+    if nearest and "/" not in str(source) and not Path(source).is_dir():
+        raise InputError(f"there is no {source}{nearest} (ours are {' and '.join(SMALL)})")
     _refuse_own_choice(source, size=size, width=width, mean=mean, std=std)
     return _of_checkpoint(source, name, seed)
 
@@ -78,11 +81,14 @@ def _of_checkpoint(source: str | Path, name: str, seed: int) -> PretrainedBackbo
     directory = image_tower(found.directory)
     family = FAMILIES[model_type(directory, str(source))]
     try:
-        config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        with quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         if family.joint is not None:
             config = image_config(config)
     except Exception as error:  # transformers lets many kinds through
-        raise BackboneError(f"{source}: config.json cannot be read ({error}); fetch the checkpoint again") from error
+        raise BackboneError(
+            f"{source}: config.json cannot be read ({' '.join(str(error).split())[:200]}); fetch the checkpoint again"
+        ) from error
     processor = read_processor(directory, str(source))
     model_class = image_class(directory, family)
     return _drawn(
@@ -107,8 +113,9 @@ def _drawn(
         with torch.random.fork_rng(devices=[]), quiet_transformers():
             torch.default_generator.manual_seed(seed)
             model: nn.Module = getattr(transformers, model_class)(config, **options).float()
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise BackboneError(f"{name} cannot be built ({error}); correct its config.json") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BackboneError(f"{name} cannot be built ({reason}); correct its config.json") from error
     return PretrainedBackbone(model, name=name, revision=revision, processor=processor, preprocessing=preprocessing)
 
 
@@ -172,6 +179,6 @@ def _refuse_own_choice(source: str | Path, **choices: Any) -> None:
     chosen = [name for name, value in choices.items() if value is not None]
     if chosen:
         raise InputError(
-            f"{' and '.join(chosen)} cannot be chosen for {source}, whose files say them"
-            f"{did_you_mean(str(source), SMALL)}; only {' and '.join(SMALL)} take them"
+            f"{' and '.join(chosen)} cannot be chosen for {source}, whose files say them; only "
+            f"{' and '.join(SMALL)} take them"
         )
