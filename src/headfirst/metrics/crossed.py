@@ -12,7 +12,6 @@ Shape letters: P, Q pre-trainings, S draws of labelled images, N images.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
