@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_few_small_images_are_said_to_be_few_and_small() -> None:
 
 
 def test_the_same_seed_looks_at_the_same_images_and_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headfirst.study.preflight.MOST_LOOKED_AT", 40)
+    monkeypatch.setattr(sys.modules["headfirst.study.preflight"], "MOST_LOOKED_AT", 40)
     images = split_of(smooth(100))
     first, again = (preflight(images, mirror=True, seed=1) for _ in range(2))
     assert first == again
