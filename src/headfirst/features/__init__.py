@@ -1,6 +1,7 @@
 """Backbone and images to features, the store that keeps them, and the most similar among them."""
 
 from headfirst.features.approximate import Graph, measured_recall, recall
+from headfirst.features.export import save_embeddings
 from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
@@ -21,6 +22,7 @@ __all__ = [
     "measured_recall",
     "nearest",
     "recall",
+    "save_embeddings",
     "save_features",
     "stream",
     "torch_threads",
