@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 Reading = Mapping[str, float | int | None]
 
 _PANELS: tuple[tuple[str, tuple[str, ...], float], ...] = (
-    ("Loss", ("loss",), 1),
-    ("RankMe (effective rank)", ("rankme",), 1),
-    ("Standard deviation of features", ("feature_std",), 1),
-    ("Accuracy without training (%)", ("probe", "knn"), 100),
-    ("Entropy of the teacher (nats)", ("teacher_entropy",), 1),
+    ("Loss", ("loss",), 1.0),
+    ("RankMe (effective rank)", ("rankme",), 1.0),
+    ("Standard deviation of features", ("feature_std",), 1.0),
+    ("Accuracy without training (%)", ("probe", "knn"), 100.0),
+    ("Entropy of the teacher (nats)", ("teacher_entropy",), 1.0),
 )
 _COLUMNS = 3
 
