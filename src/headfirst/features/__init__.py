@@ -2,6 +2,7 @@
 
 from headfirst.features.approximate import Graph, measured_recall, recall
 from headfirst.features.depths import embed_depths
+from headfirst.features.export import save_embeddings
 from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
@@ -24,6 +25,7 @@ __all__ = [
     "measured_recall",
     "nearest",
     "recall",
+    "save_embeddings",
     "save_features",
     "stream",
     "torch_threads",

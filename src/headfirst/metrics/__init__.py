@@ -23,6 +23,7 @@ from headfirst.metrics.conformal import (
     least_ambiguous_scores,
     prediction_sets,
 )
+from headfirst.metrics.crossed import crossed_difference, crossed_interval
 from headfirst.metrics.detection import (
     Mahalanobis,
     auroc,
@@ -120,6 +121,8 @@ __all__ = [
     "classwise_calibration_error",
     "conformal_threshold",
     "confusion_matrix",
+    "crossed_difference",
+    "crossed_interval",
     "difference_row",
     "effective_rank",
     "energy",

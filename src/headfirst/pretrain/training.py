@@ -245,10 +245,8 @@ class MicroBatch:
         """What was done, in words."""
         if not self.path.is_file():
             return []
-        return [
-            f"memory ran out: {self.path.read_text()} images are encoded at a time; the batch and its loss stay as they "
-            "are"
-        ]
+        parts = self.path.read_text()
+        return [f"memory ran out: {parts} images are encoded at a time; batch and loss stay as they are"]
 
 
 def _taught(run: _Run, learner: Any) -> PretrainedBackbone:

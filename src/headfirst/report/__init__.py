@@ -1,8 +1,9 @@
-"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches; foreign names made safe."""
+"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-trainings; safe names."""
 
 from headfirst.report.compare_page import comparison_json, comparison_text, write_comparison
 from headfirst.report.files import read_report, write_report
 from headfirst.report.plan_page import plan_json, write_plan
+from headfirst.report.pretrain_page import pretrain_json, write_pretrain
 from headfirst.report.search_page import how_found, search_json, search_lines, write_search
 from headfirst.report.text import printable, safe_cell
 
@@ -11,6 +12,7 @@ __all__ = [
     "comparison_text",
     "how_found",
     "plan_json",
+    "pretrain_json",
     "printable",
     "read_report",
     "safe_cell",
@@ -18,6 +20,7 @@ __all__ = [
     "search_lines",
     "write_comparison",
     "write_plan",
+    "write_pretrain",
     "write_report",
     "write_search",
 ]

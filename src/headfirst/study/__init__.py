@@ -1,11 +1,15 @@
-"""What combines the stages: the main job, its plan and choice; what to label next; runs compared; search."""
+"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training help."""
 
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
 from headfirst.study.indexing import index_images
+from headfirst.study.label_arms import raw_pixels
+from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
 from headfirst.study.label_plan import LabelBudget, LabelPlan, plan_labels
 from headfirst.study.main_job import METHODS, Run, run
 from headfirst.study.plan import Step, plan
+from headfirst.study.preflight import Preflight, preflight
+from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outliers_of
 from headfirst.study.search import Hit, Search, search_image, search_text
 
 __all__ = [
@@ -14,15 +18,23 @@ __all__ = [
     "FinishedRun",
     "Hit",
     "LabelBudget",
+    "LabelEfficiency",
     "LabelPlan",
+    "Preflight",
+    "PretrainReport",
     "Run",
     "Search",
     "Step",
     "choose",
     "compare",
     "index_images",
+    "label_efficiency",
+    "neighbours_of",
+    "outliers_of",
     "plan",
     "plan_labels",
+    "preflight",
+    "raw_pixels",
     "reported_predictions",
     "run",
     "search_image",
