@@ -1,4 +1,4 @@
-"""`headfirst pretrain`: image–caption pairs train or adapt a dual encoder."""
+"""`headfirst pretrain`: a backbone from images alone, or a dual encoder from images and their captions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headfirst.cli.console import note, progress_display, say
+from headfirst.cli.console import duration, note, progress_display, say
 from headfirst.cli.options import (
-    BackboneOption,
+    DIGITS,
     DeviceOption,
     FreshOption,
     JsonOption,
@@ -21,31 +21,61 @@ from headfirst.cli.options import (
     SeedOption,
     open_backbone,
     open_encoder,
+    open_images,
+    out_folder,
     resolve_device,
 )
-from headfirst.errors import InputError
+from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from headfirst.data import ImageSet, View
     from headfirst.nn import DualEncoder
+    from headfirst.pretrain import CLIP, Pretext, Pretraining
+    from headfirst.study.origin import Origin
     from headfirst.types import Quarantined
 
 SHOWN = 5
 
 
+METHODS = ("simclr", "vicreg", "dino", "rotation", "jigsaw", "masked", "distil", "clip")
+
+
 def pretrain(
     data: Annotated[
         str,
-        typer.Argument(help="A CSV or Parquet table (path, caption), images with .txt beside them, or tar shards."),
+        typer.Argument(
+            help="A folder of images, labelled or not, a manifest, or 'digits'. For clip: a CSV or Parquet table (path, "
+            "caption), images with .txt beside them, or tar shards."
+        ),
     ],
-    backbone: BackboneOption = None,
-    text_tower: Annotated[
-        str | None, typer.Option(help="A sentence encoder to pair the backbone with: a hub id or a local folder.")
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(METHODS)}. Default: clip where there are captions, else simclr."),
     ] = None,
-    dim: Annotated[int, typer.Option(help="Dimensions of the shared space, with --text-tower.")] = 256,
-    loss: Annotated[str, typer.Option(help="softmax or sigmoid, with --text-tower.")] = "softmax",
-    lock: Annotated[str, typer.Option(help="Which tower stays as it is: none, image or text.")] = "none",
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 32,
-    batch_size: Annotated[int, typer.Option(help="Pairs told apart at once.")] = 256,
+    minutes: Annotated[
+        float | None, typer.Option(help="Choose network, resolution and epochs so that training ends in this time.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Weights to go on from: a hub id, a local folder, builtin/glyph. Or small-resnet, small-vit "
+                     "(drawn at random, sized for a CPU). Default, without captions: a small one."),
+    ] = None,
+    from_nothing: Annotated[
+        bool, typer.Option("--from-nothing", help="The backbone's architecture alone, its weights drawn at random.")
+    ] = False,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels, of a small network.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The backbone to distil: a hub id or a local folder.")] = None,
+    views: Annotated[
+        str, typer.Option(help="How views differ: auto, photographs, handwriting.")
+    ] = "auto",
+    text_tower: Annotated[
+        str | None, typer.Option(help="clip: a sentence encoder to pair the backbone with, a hub id or a local folder.")
+    ] = None,
+    dim: Annotated[int, typer.Option(help="clip: dimensions of the shared space, with --text-tower.")] = 256,
+    loss: Annotated[str, typer.Option(help="clip: softmax or sigmoid, with --text-tower.")] = "softmax",
+    lock: Annotated[str, typer.Option(help="clip: which tower stays as it is: none, image or text.")] = "none",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images (100; clip: 32).")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images, or pairs, a step.")] = 256,
     micro_batch: Annotated[
         int | None, typer.Option(help="Encode this many at a time: less memory, the same gradients.")
     ] = None,
@@ -53,9 +83,11 @@ def pretrain(
     no_mirror: Annotated[
         bool, typer.Option("--no-mirror", help="Never flip images: captions that say left, or letters.")
     ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Do the last steps again and compare every bit.")] = False,
+    no_look: Annotated[bool, typer.Option("--no-look", help="Train without looking at the images first.")] = False,
     seed: SeedOption = 0,
-    home: Annotated[str | None, typer.Option(help="The domain to train on, where the table has several.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the dual encoder, a backbone for every other verb.")] = Path(
+    home: Annotated[str | None, typer.Option(help="The domain to train on, where a table has several.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the backbone, which every other verb takes.")] = Path(
         "headfirst-pretrained"
     ),
     device: DeviceOption = "auto",
@@ -63,28 +95,159 @@ def pretrain(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train two towers on images and their captions (CLIP, SigLIP), from a checkpoint or from any two towers.
+    """Train a backbone on images without labels, or two towers on images and their captions (CLIP, SigLIP).
 
-    Rerunning the same command resumes a stopped training. A `val` split is watched and chooses nothing.
+    Rerunning the same command resumes a stopped training. Labels, and a `val` split, are only asked afterwards whether
+    it helped; they choose nothing.
     """
-    from headfirst.data import PairSet
-    from headfirst.pretrain import CLIP, train_pairs
-
-    if lock not in ("none", "image", "text"):
-        raise InputError(f"--lock takes none, image or text, got {lock!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} holds files already; give a new or an empty folder")
-    recipe = CLIP(epochs=epochs, batch_size=batch_size, micro_batch=micro_batch, lr=lr, mirror=not no_mirror,
-                  locked_image=lock == "image", locked_text=lock == "text")  # fmt: skip
-    where = resolve_device(device)
-    pairs = PairSet.open(data, home=home)
-    encoder = _towers(backbone, text_tower, dim, loss, seed)
-    training = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
+    out_folder(out)
+    if method is not None and method not in METHODS:
+        raise InputError(f"--method {method!r} is none of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
     if fresh:
-        shutil.rmtree(training, ignore_errors=True)
+        shutil.rmtree(out.with_name(f".{out.name}.training"), ignore_errors=True)
+    if method == "clip" or (method is None and _has_captions(data)):
+        if lock not in ("none", "image", "text"):
+            raise InputError(f"--lock takes none, image or text, got {lock!r}")
+        _refuse(minutes=minutes, from_nothing=from_nothing, size=size, teacher=teacher, verify=verify)
+        from headfirst.pretrain import CLIP
+
+        clip = CLIP(epochs=32 if epochs is None else epochs, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
+                    mirror=not no_mirror, locked_image=lock == "image", locked_text=lock == "text")  # fmt: skip
+        encoder = _towers(backbone, text_tower, dim, loss, seed)
+        _pretrain_pairs(data, encoder, clip, home, seed, out, resolve_device(device), as_json, quiet)
+        return
+    from headfirst.pretrain import Pretraining
+
+    images = _images(data, home)
+    pretext = _pretext(method or "simclr", teacher)
+    mirror = images.mirror and not no_mirror
+    recipe = Pretraining(pretext=pretext, epochs=100 if epochs is None else epochs, batch_size=batch_size,
+                         micro_batch=micro_batch, lr=lr, mirror=mirror,
+                         views=_views(views, data, pretext, mirror))  # fmt: skip
+    where = resolve_device(device)
+    origin = _origin(backbone, from_nothing, size, pretext.method, images, seed)
+    _pretrain_images(images, origin, recipe, out, minutes, not no_look, verify, seed, where, as_json, quiet)
+
+
+def _has_captions(data: str) -> bool:
+    """Whether the data are pairs; a folder of both kinds is taken for pairs."""
+    from headfirst.data import holds_captions
+
+    return data != DIGITS and holds_captions(Path(data))
+
+
+def _refuse(**given: object) -> None:
+    for name, value in given.items():
+        if value not in (None, False):
+            raise InputError(f"--{name.replace('_', '-')} is not for --method clip; leave it out")
+
+
+def _images(data: str, home: str | None) -> ImageSet:
+    """The image set; one without any label is a pool."""
+    from headfirst.data import NoLabelsError
+
+    try:
+        return open_images(data, home)
+    except NoLabelsError as error:
+        return error.images
+
+
+def _pretext(method: str, teacher: str | None) -> Pretext:
+    from headfirst.pretrain import DINO, Distillation, Jigsaw, Masked, Rotation, SimCLR, VICReg
+
+    if (method == "distil") != (teacher is not None):
+        raise InputError("--method distil needs a --teacher, and only it takes one")
+    if teacher is not None:
+        return Distillation(teacher=open_backbone(teacher, "images"))
+    makers = {"simclr": SimCLR, "vicreg": VICReg, "dino": DINO, "rotation": Rotation, "jigsaw": Jigsaw, "masked": Masked}
+    return makers[method]()
+
+
+def _views(name: str, data: str, pretext: Pretext, mirror: bool) -> View | None:
+    """None is the pretext's own choice; what contrasts digits needs what one hand writes like another."""
+    from headfirst.data import Handwriting, Views
+
+    if name not in ("auto", "photographs", "handwriting"):
+        raise InputError(f"--views takes auto, photographs or handwriting, got {name!r}")
+    if name == "photographs":
+        return Views.photographs(mirror=mirror)
+    return Handwriting() if name == "handwriting" or (data == DIGITS and pretext.compares) else None
+
+
+def _origin(
+    backbone: str | None, from_nothing: bool, size: int | None, method: str, images: ImageSet, seed: int
+) -> Origin:
+    from headfirst.data import unlabelled_pool
+    from headfirst.study.origin import WIDTHS, architecture_of, small_network, weights_there
+
+    if backbone is None or backbone in WIDTHS:
+        kind = backbone or ("small-vit" if method == "masked" else "small-resnet")
+        return small_network(kind, unlabelled_pool(images), size=size, seed=seed)
+    if size is not None:
+        raise InputError(f"--size is for a small network; {backbone} says its own")
+    if from_nothing:
+        return architecture_of(backbone, seed=seed)
+    return weights_there(lambda: open_backbone(backbone, "images"), backbone)
+
+
+def _pretrain_images(
+    images: ImageSet,
+    origin: Origin,
+    recipe: Pretraining,
+    out: Path,
+    minutes: float | None,
+    look: bool,
+    verify: bool,
+    seed: int,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from headfirst.report import pretrain_json, write_pretrain
+    from headfirst.study import pretrain_images
+
+    with progress_display(quiet=quiet) as progress:
+        done = pretrain_images(images, origin, recipe, out, minutes=minutes, look=look, verify=verify, seed=seed,
+                               device=device, told=lambda sentence: note(sentence, quiet=quiet),
+                               progress=progress)  # fmt: skip
+    page = write_pretrain(done.report, out)
+    if as_json:
+        say(pretrain_json(done.report))
+        return
+    last = done.report.readings[-1]
+    asked = "".join(f", {name} {100 * float(last[key] or 0):.1f} %"
+                    for name, key in (("held-out kNN", "knn"), ("probe", "probe")) if key in last)  # fmt: skip
+    say(f"{done.training.num_images} images, {done.report.method}, {duration(done.report.seconds)} of training{asked}")
+    for sentence in done.report.label_efficiency.verdicts() if done.report.label_efficiency else ():
+        say(sentence)
+    if done.verified is not None:
+        say(done.verified)
+    say(f"backbone: {out}")
+    say(f"page: {page}")
+    _listed((*images.quarantined, *done.training.quarantined), "were set aside")
+
+
+def _pretrain_pairs(
+    data: str,
+    encoder: DualEncoder,
+    recipe: CLIP,
+    home: str | None,
+    seed: int,
+    out: Path,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from headfirst.data import PairSet
+    from headfirst.pretrain import train_pairs
+
+    pairs = PairSet.open(data, home=home)
+    training = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
     val = pairs.splits.get("val")
     with progress_display(quiet=quiet) as progress:
-        done = train_pairs(encoder, pairs["train"], recipe, val=val, seed=seed, directory=training, device=where,
+        done = train_pairs(encoder, pairs["train"], recipe, val=val, seed=seed, directory=training, device=device,
                            progress=progress)  # fmt: skip
     done.encoder.save(out)
     shutil.rmtree(training, ignore_errors=True)

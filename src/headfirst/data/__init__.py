@@ -9,6 +9,7 @@ from headfirst.data.every_image import every_image, with_hashes
 from headfirst.data.folders import read_paths
 from headfirst.data.handwriting import Handwriting
 from headfirst.data.imageset import ImageSet, ImageSplit, Pixels
+from headfirst.data.pair_files import holds_captions
 from headfirst.data.pairs import Pairs, PairSet
 from headfirst.data.pixels import prepare, prepare_split, usable_cores
 from headfirst.data.pool import unlabelled_pool
@@ -41,6 +42,7 @@ __all__ = [
     "few_shot",
     "fill_rows",
     "geometry_key",
+    "holds_captions",
     "normalise",
     "prepare",
     "prepare_split",

@@ -22,7 +22,7 @@ from headfirst.data.manifest import Row, shifts
 from headfirst.data.pairs import Pairs, PairSet, held_out
 from headfirst.data.rows import cache_dir
 from headfirst.data.scan import printable, scan
-from headfirst.data.table import inside, read_table
+from headfirst.data.table import columns, inside, read_table
 from headfirst.errors import DataError, InputError, did_you_mean
 from headfirst.types import Quarantined
 
@@ -75,6 +75,28 @@ def read_pairs(path: Path, *, home: str | None = None, seed: int = 0, cache: Pat
         raise InputError(f"home={home!r} names a domain of a table, but {path} is none; leave it out")
     listing = read_shards(path, shards, cache or cache_dir()) if shards else _read_folder(path)
     return _assemble(printable(path.resolve().name), path, listing, None, seed)
+
+
+def holds_captions(path: Path) -> bool:
+    """Whether a place holds image–caption pairs: a table with the column, shards, or a text beside an image.
+
+    Args:
+        path: a file or a folder; False where nothing is there.
+    """
+    from headfirst.data.shards import find_shards
+
+    tables = [path] if path.is_file() else [path / name for name in _TABLES if (path / name).is_file()]
+    if any("caption" in columns(table) for table in tables if table.suffix.lower() in (".csv", ".parquet")):
+        return True
+    if not path.is_dir():
+        return path.suffix.lower() == ".tar" and path.is_file()
+    return bool(not tables and (find_shards(path) or _captioned(path)))
+
+
+def _captioned(folder: Path) -> bool:
+    """Whether a text lies beside any image."""
+    found = scan(folder)
+    return ".txt" in found.others and any(file.with_suffix(".txt").is_file() for file in found.files.values())
 
 
 def tidy(caption: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from headfirst.errors import DataError, InputError, did_you_mean
 
@@ -28,6 +29,25 @@ def read_table(path: Path, *, required: Sequence[str], optional: Sequence[str] =
     raise DataError(f"{path} must end in .csv or .parquet to be a manifest")
 
 
+def columns(path: Path) -> tuple[str, ...]:
+    """The names of a table's columns; none of a file that is no table.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+    if path.suffix.lower() == ".csv":
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                return tuple(next(csv.reader(file), ()))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return ()
+    pyarrow = _pyarrow(path)
+    try:
+        return tuple(pyarrow.parquet.read_schema(path).names)
+    except (OSError, pyarrow.ArrowException):
+        return ()
+
+
 def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[Mapping[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -47,13 +67,7 @@ def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str]) -> l
 
 
 def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[Mapping[str, str]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"reading {path} needs pyarrow: pip install 'headfirst[parquet]', or save it as CSV"
-        ) from error
+    pyarrow = _pyarrow(path)
     try:
         names = pyarrow.parquet.read_schema(path).names
         _require_columns(path, names, required, optional)
@@ -62,6 +76,17 @@ def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) 
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error})") from error
     return [{c: "" if row.get(c) is None else str(row[c]) for c in (*required, *optional)} for row in rows]
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            f"reading {path} needs pyarrow: pip install 'headfirst[parquet]', or save it as CSV"
+        ) from error
+    return pyarrow
 
 
 def _require_columns(path: Path, names: Iterable[str], required: Sequence[str], optional: Sequence[str]) -> None:

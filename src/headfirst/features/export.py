@@ -18,20 +18,24 @@ from headfirst.errors import InputError
 from headfirst.types import Features
 
 
-def save_embeddings(features: Features, directory: str | Path) -> Path:
-    """Write embeddings.parquet and embeddings.npz into `directory`, made if need be; each whole or not at all.
+def save_embeddings(features: Features, directory: str | Path, *, parquet: bool = True) -> Path:
+    """Write embeddings.npz and embeddings.parquet into `directory`, made if need be; each whole or not at all.
+
+    Args:
+        parquet: False writes the archive alone, which needs no pyarrow.
 
     Returns:
         The directory.
 
     Raises:
-        InputError: pyarrow is missing; said before anything is written.
+        InputError: the table is wanted and pyarrow is missing; said before anything is written.
     """
-    table = _parquet(features)
+    table = _parquet(features) if parquet else None
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "embeddings.npz", _npz(features))
-    write_atomically(directory / "embeddings.parquet", table)
+    if table is not None:
+        write_atomically(directory / "embeddings.parquet", table)
     return directory
 
 

@@ -9,7 +9,9 @@ from headfirst.study.label_plan import LabelBudget, LabelPlan, plan_labels
 from headfirst.study.main_job import METHODS, Run, run
 from headfirst.study.plan import Step, plan
 from headfirst.study.preflight import Preflight, preflight
+from headfirst.study.pretrain_evidence import did_it_help
 from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outliers_of
+from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.search import Hit, Search, search_image, search_text
 
 __all__ = [
@@ -21,12 +23,14 @@ __all__ = [
     "LabelEfficiency",
     "LabelPlan",
     "Preflight",
+    "PretrainOutcome",
     "PretrainReport",
     "Run",
     "Search",
     "Step",
     "choose",
     "compare",
+    "did_it_help",
     "index_images",
     "label_efficiency",
     "neighbours_of",
@@ -34,6 +38,7 @@ __all__ = [
     "plan",
     "plan_labels",
     "preflight",
+    "pretrain_images",
     "raw_pixels",
     "reported_predictions",
     "run",

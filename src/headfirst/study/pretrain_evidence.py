@@ -1,0 +1,149 @@
+"""Did it help, and what was learned: everything that is looked at after a pre-training.
+
+What enters: the images, the backbone before and after. What leaves: a `PretrainReport`. Labels are read here for the
+first time, and choose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from headfirst.adapt import LinearProbe
+from headfirst.data import ImageSet, ImageSplit, few_shot, prepare_split, shuffled_by_name
+from headfirst.data.imageset import UNLABELLED
+from headfirst.evaluation import versions
+from headfirst.features import embed, embed_depths
+from headfirst.metrics import bootstrap_interval
+from headfirst.nn import PretrainedBackbone
+from headfirst.pretrain import BackboneTraining
+from headfirst.pretrain.masked import MaskedAutoencoder
+from headfirst.randomness import Draw
+from headfirst.study.label_arms import raw_pixels
+from headfirst.study.label_efficiency import RAW, START, LabelEfficiency, label_efficiency
+from headfirst.study.pretrain_report import Depth, PretrainReport, Reconstruction, neighbours_of, outliers_of
+from headfirst.study.thumbnails import inline_jpeg
+from headfirst.types import Features, Progress, silent
+
+SHOTS = (1, 5, 10)
+"""Labels a class that the question is asked with."""
+DEPTH_SHOTS = 10
+"""Labels a class of the probes at several depths."""
+MOST_ASKED = 2000
+"""Images of each split that it is asked on."""
+_RECONSTRUCTED = 8
+
+
+def evidence(
+    images: ImageSet, start: PretrainedBackbone, done: BackboneTraining, progress: Progress = silent
+) -> PretrainReport:
+    """Everything that is looked at afterwards."""
+    shown = _asked(images, done.backbone, progress)
+    first = next(iter(shown.values()))
+    features = embed(done.backbone, first, progress=progress)
+    return PretrainReport(
+        name=images.name,
+        method=done.recipe.pretext.method,
+        seconds=done.record.seconds,
+        readings=tuple({k: v for k, v in asdict(reading).items() if v is not None} for reading in done.readings),
+        events=done.events,
+        label_efficiency=did_it_help(shown, {START: start, done.recipe.pretext.method: done.backbone}, progress),
+        neighbours=neighbours_of(features, first),
+        outliers=outliers_of(features, first),
+        reconstructions=_reconstructions(done, first),
+        depths=_depths(shown, done.backbone, progress),
+        versions=versions(),
+    )
+
+
+def _asked(images: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> dict[str, ImageSplit]:
+    """What the report speaks of: what was learned from, and the labelled images of test and the shifts, at most so many
+    of each."""
+    found = {}
+    for name in ("train" if "train" in images else UNLABELLED, "test", *images.shifts()):
+        split = images[name] if name in ("train", UNLABELLED) else labelled(images, name)
+        if split is not None:
+            found[name] = prepare_split(split, backbone.preprocessing, progress=progress)[0]
+    return found
+
+
+def labelled(images: ImageSet, name: str) -> ImageSplit | None:
+    """The labelled images of a split, at most `MOST_ASKED` drawn by name, if there are two at least."""
+    if name not in images:
+        return None
+    split = images[name].take(np.flatnonzero(images[name].labels >= 0))
+    return split.take(np.sort(shuffled_by_name(split.ids, seed=0)[:MOST_ASKED])) if len(split) > 1 else None
+
+
+def did_it_help(
+    shown: Mapping[str, ImageSplit], backbones: Mapping[str, PretrainedBackbone], progress: Progress = silent
+) -> LabelEfficiency | None:
+    """Probes with few labels on raw pixels and on each backbone's features; None without labels to ask with.
+
+    Args:
+        shown: `train` and the evaluation splits, prepared as the backbones see them.
+    """
+    train = shown.get("train")
+    splits = [name for name in shown if name not in ("train", "unlabelled")]
+    if train is None or not splits:
+        return None
+    fewest = min((count for name, count in train.class_counts().items() if name in train.classes), default=0)
+    shots = [k for k in SHOTS if k <= fewest]
+    if not shots or len(train.classes) < 2:
+        return None
+    needed = _needed(train, shots)
+    asked = {"train": needed, **{name: shown[name] for name in splits}}
+    arms: dict[str, Mapping[str, Features]] = {RAW: {name: raw_pixels(split) for name, split in asked.items()}}
+    for name, backbone in backbones.items():
+        arms[name] = {split: embed(backbone, each, progress=progress) for split, each in asked.items()}
+    return label_efficiency(arms, train, shots=shots, splits=splits, progress=progress)
+
+
+def _needed(train: ImageSplit, shots: Sequence[int]) -> ImageSplit:
+    """The training images that any draw of labels takes."""
+    drawn = {id_ for k in shots for draw in range(5) for id_ in few_shot(train, k, seed=draw).ids}
+    return train.take([i for i, id_ in enumerate(train.ids) if id_ in drawn])
+
+
+def _depths(shown: Mapping[str, ImageSplit], backbone: PretrainedBackbone, progress: Progress) -> tuple[Depth, ...]:
+    """A probe at every depth, on the first evaluation split."""
+    splits = [name for name in shown if name not in ("train", "unlabelled")]
+    train = shown.get("train")
+    if train is None or not splits:
+        return ()
+    counts = [count for name, count in train.class_counts().items() if name in train.classes]
+    if len(counts) < 2 or min(counts) < 1:
+        return ()
+    few = few_shot(train, min(DEPTH_SHOTS, min(counts)), seed=0)
+    test = shown[splits[0]]
+    found = []
+    for number, (known, held) in enumerate(zip(embed_depths(backbone, few), embed_depths(backbone, test), strict=True)):
+        if not (known.values != known.values[0]).any():
+            continue
+        right = (LinearProbe(seed=0).fit(known).predict(held) == held.labels).double()
+        interval = bootstrap_interval(right, seed=0)
+        found.append(Depth(name=f"stage {number}", value=interval.value, low=interval.low, high=interval.high))
+        progress("probing depths", number + 1, len(backbone.stages))
+    return tuple(found)
+
+
+def _reconstructions(done: BackboneTraining, split: ImageSplit) -> tuple[Reconstruction, ...]:
+    if not isinstance(done.learner, MaskedAutoencoder):
+        return ()
+    rows = np.arange(min(_RECONSTRUCTED, len(split)))
+    images = split.batch(rows)
+    masked, drawn = done.learner.look(images, Draw(0, 0, rows))
+    return tuple(
+        Reconstruction(
+            id=split.ids[i],
+            **{
+                name: inline_jpeg(each[i].permute(1, 2, 0).contiguous().numpy())
+                for name, each in (("image", images), ("masked", masked), ("reconstruction", drawn))
+            },
+        )
+        for i in rows
+    )
+
+
