@@ -57,17 +57,17 @@ def pretrain(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Weights to go on from: a hub id, a local folder, builtin/glyph. Or small-resnet, small-vit "
-                     "(drawn at random, sized for a CPU). Default, without captions: a small one."),
+        typer.Option(
+            help="Weights to go on from: a hub id, a local folder, builtin/glyph. Or small-resnet, small-vit "
+            "(drawn at random, sized for a CPU). Default, without captions: a small one."
+        ),
     ] = None,
     from_nothing: Annotated[
         bool, typer.Option("--from-nothing", help="The backbone's architecture alone, its weights drawn at random.")
     ] = False,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels, of a small network.")] = None,
     teacher: Annotated[str | None, typer.Option(help="The backbone to distil: a hub id or a local folder.")] = None,
-    views: Annotated[
-        str, typer.Option(help="How views differ: auto, photographs, handwriting.")
-    ] = "auto",
+    views: Annotated[str, typer.Option(help="How views differ: auto, photographs, handwriting.")] = "auto",
     text_tower: Annotated[
         str | None, typer.Option(help="clip: a sentence encoder to pair the backbone with, a hub id or a local folder.")
     ] = None,
@@ -161,7 +161,14 @@ def _pretext(method: str, teacher: str | None) -> Pretext:
         raise InputError("--method distil needs a --teacher, and only it takes one")
     if teacher is not None:
         return Distillation(teacher=open_backbone(teacher, "images"))
-    makers = {"simclr": SimCLR, "vicreg": VICReg, "dino": DINO, "rotation": Rotation, "jigsaw": Jigsaw, "masked": Masked}
+    makers = {
+        "simclr": SimCLR,
+        "vicreg": VICReg,
+        "dino": DINO,
+        "rotation": Rotation,
+        "jigsaw": Jigsaw,
+        "masked": Masked,
+    }
     return makers[method]()
 
 

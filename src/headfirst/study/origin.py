@@ -42,7 +42,7 @@ def architecture_of(name: str, *, seed: int) -> Origin:
 
 
 def small_network(kind: str, images: ImageSplit, *, size: int | None = None, seed: int = 0) -> Origin:
-    """"small-resnet" or "small-vit" for these images: their mean and deviation, no larger than they are.
+    """ "small-resnet" or "small-vit" for these images: their mean and deviation, no larger than they are.
 
     Args:
         size: side in pixels; every size up to the images' own is a choice if None.

@@ -145,5 +145,3 @@ def _reconstructions(done: BackboneTraining, split: ImageSplit) -> tuple[Reconst
         )
         for i in rows
     )
-
-

@@ -87,7 +87,9 @@ def pretrain_images(
     parquet = find_spec("pyarrow") is not None
     save_embeddings(features, out, parquet=parquet)
     if not parquet:
-        told("embeddings are in embeddings.npz; a table too, embeddings.parquet, needs pip install 'headfirst[parquet]'")
+        told(
+            "embeddings are in embeddings.npz; a table too, embeddings.parquet, needs pip install 'headfirst[parquet]'"
+        )
     shutil.rmtree(work, ignore_errors=True)
     return PretrainOutcome(report=report, backbone=done.backbone, training=done, folder=out, verified=verified)
 
