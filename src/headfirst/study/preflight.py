@@ -26,7 +26,7 @@ from headfirst.study.turn_check import FOLDS, border_features, content_features,
 from headfirst.types import Progress, silent
 
 MOST_LOOKED_AT = 2000
-"""Images looked at: enough for ± 2 points of any share, few enough for a minute of one core at 224 pixels."""
+"""Images looked at: enough for about ± 2 points of any share, few enough for a minute of one core at 224 pixels."""
 
 TRAINING_GAP = 11 / 75
 """Share of a cell that the jigsaw leaves out: tiles of 64 pixels in cells of 75 (Noroozi & Favaro, ECCV 2016)."""

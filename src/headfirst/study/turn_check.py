@@ -27,9 +27,10 @@ from headfirst.types import Features
 
 TURNS = ("0", "90", "180", "270")
 FOLDS = 3
-L2 = 1e-3
+L2 = 1e-4
 """Strength of the probes, for features of unit root-mean-square norm. Fixed, since a search would cost more than the
-minute there is: on digits and photographs a tenth and ten times as much move the accuracies by at most two points."""
+minute there is. Ten and a hundred times as much tell the turn of 94 and 89 % instead of 96 % of 834 digits, and of 60
+and 50 % instead of 62 % of 420 photographs."""
 
 _THUMBNAIL, _EDGES, _DIRECTIONS, _SEGMENTS = 8, 32, 8, 8
 
