@@ -73,6 +73,7 @@ TINY = {
     "siglip_vision_model": ("SiglipVisionConfig", {**_VIT, **_PATCHES}, "SiglipVisionModel"),
     "swin": ("SwinConfig", _SWIN, "SwinModel"),
     "swinv2": ("Swinv2Config", _SWIN, "Swinv2Model"),
+    "ijepa": ("IJepaConfig", {**_VIT, **_PATCHES}, "IJepaForImageClassification"),
     "vit": ("ViTConfig", {**_VIT, **_PATCHES}, "ViTForImageClassification"),
     "vit_msn": ("ViTMSNConfig", {**_VIT, **_PATCHES}, "ViTMSNModel"),
 }

@@ -14,6 +14,7 @@ FEATURES = {
     "MetaClip2VisionModelWithProjection": lambda output: output.image_embeds,
     "ViTModel": lambda output: output.last_hidden_state[:, 0],
     "DeiTModel": lambda output: output.last_hidden_state[:, 0],
+    "IJepaModel": lambda output: output.last_hidden_state.mean(dim=1),
     "ViTMSNModel": lambda output: output.last_hidden_state[:, 0],
 }
 

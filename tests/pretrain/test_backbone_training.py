@@ -113,9 +113,7 @@ class TestMicroBatches:
         assert asked[:4] == [None, 4, 2, 2]
         assert asked.count(4) == 1
         assert done.record.losses == pytest.approx(whole.record.losses, rel=1e-4)
-        assert done.events == (
-            "memory ran out: 2 images are encoded at a time; batch and loss stay as they are",
-        )
+        assert done.events == ("memory ran out: 2 images are encoded at a time; batch and loss stay as they are",)
 
     def test_one_image_that_needs_too_much_is_refused(self, start, pool, monkeypatch):
         def never_enough(*_, **__):

@@ -44,8 +44,8 @@ def pretrain(
     data: Annotated[
         str,
         typer.Argument(
-            help="A folder of images, labelled or not, a manifest, or 'digits'. For clip: a CSV or Parquet table (path, "
-            "caption), images with .txt beside them, or tar shards."
+            help="A folder of images, labelled or not, a manifest, or 'digits'. For clip: a CSV or Parquet table "
+            "(path, caption), images with .txt beside them, or tar shards."
         ),
     ],
     method: Annotated[

@@ -72,6 +72,17 @@ class ClassToken(nn.Module):
         return self.norm(tokens[:, 0])
 
 
+class MeanToken(nn.Module):
+    """(B, T, D) tokens → (B, D): the mean of the normed tokens."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(tokens).mean(dim=1)
+
+
 class AttentionPool(nn.Module):
     """SigLIP: norm, then the attention-pooling head."""
 
@@ -170,6 +181,11 @@ def vit(model: Any) -> Stages:
     return [model.embeddings, *map(Block, model.layers), ClassToken(model.layernorm)]
 
 
+def ijepa(model: Any) -> Stages:
+    """I-JEPA: a ViT without a class token, whose features are the mean of its patches'."""
+    return [model.embeddings, *map(Block, model.layers), MeanToken(model.layernorm)]
+
+
 def dinov2(model: Any) -> Stages:
     """DINOv2, with and without registers."""
     return [model.embeddings, *map(Block, model.encoder.layer), ClassToken(model.layernorm)]
@@ -262,6 +278,7 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family(model_class="Dinov2Model", stages=dinov2, num_prefix=1),
     "dinov2_with_registers": Family(model_class="Dinov2WithRegistersModel", stages=dinov2, num_prefix=1),
     "dinov3_vit": Family(model_class="DINOv3ViTModel", stages=dinov3_vit, num_prefix=1),
+    "ijepa": Family(model_class="IJepaModel", stages=ijepa, options=_NO_POOLER, num_prefix=0),
     "metaclip_2": Family(
         model_class="MetaClip2VisionModelWithProjection", stages=clip, joint="MetaClip2Model", num_prefix=1
     ),

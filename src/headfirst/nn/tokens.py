@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from headfirst.errors import InputError
 from headfirst.nn.backbone import PretrainedBackbone
-from headfirst.nn.families import FAMILIES, AttentionPool, Block, ClassToken
+from headfirst.nn.families import FAMILIES, AttentionPool, Block, ClassToken, MeanToken
 
 
 def num_prefix_tokens(backbone: PretrainedBackbone) -> int:
@@ -101,7 +101,7 @@ def _final_norm(backbone: PretrainedBackbone) -> nn.Module:
     pool = backbone.stages[_pool_index(backbone)]
     if isinstance(pool, nn.Sequential):  # followed by the projection that the checkpoint itself has
         pool = pool[0]
-    assert isinstance(pool, ClassToken | AttentionPool)
+    assert isinstance(pool, ClassToken | AttentionPool | MeanToken)
     return pool.norm
 
 

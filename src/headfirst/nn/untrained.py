@@ -66,7 +66,15 @@ def untrained_backbone(
         side = processor["size"]["height"]
         build = _small_resnet if source == "small-resnet" else _small_vit
         model_class, config = build(side, width)
-        return _drawn(model_class, config, {}, name=name, processor=processor, revision=None, seed=seed)
+        return _drawn(
+            model_class,
+            config,
+            dict(FAMILIES[config.model_type].options),
+            name=name,
+            processor=processor,
+            revision=None,
+            seed=seed,
+        )
     nearest = did_you_mean(str(source), SMALL)
     if nearest and "/" not in str(source) and not Path(source).is_dir():
         raise InputError(f"there is no {source}{nearest} (ours are {' and '.join(SMALL)})")
@@ -135,11 +143,14 @@ def _small_resnet(size: int, width: int | None) -> tuple[str, Any]:
 
 
 def _small_vit(size: int, width: int | None) -> tuple[str, Any]:
-    """ViT (Dosovitskiy et al., ICLR 2021): 8×8 patches and a class token at every size."""
-    from transformers import ViTConfig
+    """I-JEPA's ViT (Assran et al., CVPR 2023): 8×8 patches at every size, no class token, features the patches' mean.
+
+    What a masked autoencoder learns is in its patches; a class token that no loss asks stays nearly empty.
+    """
+    from transformers import IJepaConfig
 
     w = _multiple(96 if width is None else width, _HEAD_DIM, "small-vit: width")
-    return "ViTModel", ViTConfig(
+    return "IJepaModel", IJepaConfig(
         hidden_size=w,
         num_hidden_layers=3,
         num_attention_heads=w // _HEAD_DIM,

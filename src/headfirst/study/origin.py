@@ -1,4 +1,4 @@
-"""Where a pre-training begins: weights that are there, an architecture drawn anew, or a small network for these images."""
+"""Where a pre-training begins: weights that are there, an architecture drawn anew, a small network for these images."""
 
 from __future__ import annotations
 

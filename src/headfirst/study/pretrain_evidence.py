@@ -123,7 +123,7 @@ def _depths(shown: Mapping[str, ImageSplit], backbone: PretrainedBackbone, progr
         if not (known.values != known.values[0]).any():
             continue
         right = (LinearProbe(seed=0).fit(known).predict(held) == held.labels).double()
-        interval = bootstrap_interval(right, seed=0)
+        interval = bootstrap_interval(right[None], seed=0, bounds=(0.0, 1.0))
         found.append(Depth(name=f"stage {number}", value=interval.value, low=interval.low, high=interval.high))
         progress("probing depths", number + 1, len(backbone.stages))
     return tuple(found)

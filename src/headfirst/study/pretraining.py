@@ -118,8 +118,8 @@ def _planned(
         plan = json.loads(record.read_text())
         if plan["minutes"] != minutes:
             raise FingerprintError(
-                f"{work} holds a training planned for {plan['minutes']:g} minutes; give the same --minutes to go on, or "
-                "start anew with --fresh"
+                f"{work} holds a training planned for {plan['minutes']:g} minutes; give the same --minutes to go on, "
+                "or start anew with --fresh"
             )
         return plan["choice"], replace(recipe, epochs=plan["epochs"])
     found = plan_time(origin.makers, pool, recipe, minutes=minutes, seed=seed, device=device, progress=progress)
