@@ -8,8 +8,9 @@ photographs: one pre-training of each from the given weights and one from nothin
 `train` and the half of every shift whose content hash is even, and only the other half is asked.
 
 `EPOCHS` gives every pretext the same time, measured once on one idle core: 90 seconds, and ten minutes. A pre-training
-that is finished is not done again; the table is made when all are. Arms: raw pixels; the network as it is drawn; the weights as they came; supervised training of the same
-network from nothing on the few labels; each pretext, probed; the masked one also fine-tuned, as its authors judge it.
+that is finished is not done again; the table is made when all are. Arms: raw pixels; the network as it is drawn; the
+weights as they came; supervised training of the same network from nothing on the few labels; each pretext, probed; the
+masked one also fine-tuned, as its authors judge it.
 """
 
 from __future__ import annotations

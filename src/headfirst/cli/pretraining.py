@@ -118,6 +118,8 @@ def pretrain(
         encoder = _towers(backbone, text_tower, dim, loss, seed)
         _pretrain_pairs(data, encoder, clip, home, seed, out, resolve_device(device), as_json, quiet)
         return
+    if text_tower is not None or lock != "none":
+        raise InputError(f"{'--text-tower' if text_tower is not None else '--lock'} is for --method clip; leave it out")
     from headfirst.pretrain import Pretraining
 
     images = _images(data, home)
@@ -227,6 +229,8 @@ def _pretrain_images(
     asked = "".join(f", {name} {100 * float(last[key] or 0):.1f} %"
                     for name, key in (("held-out kNN", "knn"), ("probe", "probe")) if key in last)  # fmt: skip
     say(f"{done.training.num_images} images, {done.report.method}, {duration(done.report.seconds)} of training{asked}")
+    for event in done.training.events:
+        say(event)
     for sentence in done.report.label_efficiency.verdicts() if done.report.label_efficiency else ():
         say(sentence)
     if done.verified is not None:

@@ -72,19 +72,30 @@ def plan_time(
         progress("measuring steps", number, len(candidates))
         step, reading = measure(make(), images, recipe, labelled=labelled, seed=seed, device=device)
         steps = max(1, len(images) // recipe.batch_size)
-        tried.append(int((60 * minutes * SHARE - (CHECKS + 1) * reading) / (step * steps)))
+        tried.append(epochs_within(60 * minutes * SHARE, step * steps, reading))
         if tried[-1] >= ENOUGH_EPOCHS or number == len(candidates) - 1:
             break
     progress("measuring steps", len(candidates), len(candidates))
     if tried[-1] < 1:
-        need = (step * steps + (CHECKS + 1) * reading) / SHARE / 60
+        need = (step * steps + 2 * reading) / SHARE / 60
         raise InputError(
             f"{minutes:g} minutes are not enough for one pass over {len(images)} images, which takes about "
-            f"{need:.1f} here; give more, or fewer images"
+            f"{need:.2g} here; give more, or fewer images"
         )
     return TimePlan(
         choice=len(tried) - 1, epochs=tried[-1], seconds_per_step=step, reading_seconds=reading, tried=tuple(tried)
     )
+
+
+def epochs_within(seconds: float, epoch: float, reading: float) -> int:
+    """How many epochs fit, with a reading before the first and after each, but no more than `CHECKS` of those.
+
+    >>> epochs_within(101.0, 9.0, 1.0), epochs_within(1000.0, 9.0, 1.0)           # 101 = 1 + 10 · (9 + 1)
+    (10, 106)
+    """
+    if (few := int((seconds - reading) / (epoch + reading))) <= CHECKS:
+        return max(0, few)
+    return int((seconds - (CHECKS + 1) * reading) / epoch)
 
 
 def measure(

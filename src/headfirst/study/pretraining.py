@@ -76,8 +76,6 @@ def pretrain_images(
     handful = labelled(images, "val")
     done = train_backbone(start, pool, recipe, labelled=handful, seed=seed, directory=work, device=device,
                           progress=progress)  # fmt: skip
-    for sentence in done.events:
-        told(sentence)
     verified = _verified(start, pool, recipe, work, seed, device, progress) if verify else None
     aside = (*images.quarantined, *quarantined)
     about = _about(images, recipe, done, origin.names[choice], device, aside, verified)
