@@ -237,7 +237,7 @@ def _pretrain_images(
         say(done.verified)
     say(f"backbone: {out}")
     say(f"page: {page}")
-    _listed((*images.quarantined, *done.training.quarantined), "were set aside")
+    _listed(done.quarantined, "were set aside")
 
 
 def _pretrain_pairs(

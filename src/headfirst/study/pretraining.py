@@ -27,12 +27,18 @@ from headfirst.types import Progress, Quarantined, silent
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PretrainOutcome:
-    """`report`, the backbone and where it is; `verified` says what was proved, None where it was not asked."""
+    """`report`, the backbone and where it is.
+
+    Attributes:
+        quarantined: files and images that were set aside.
+        verified: what was proved, in words; None where it was not asked.
+    """
 
     report: PretrainReport
     backbone: PretrainedBackbone
     training: BackboneTraining
     folder: Path
+    quarantined: tuple[Quarantined, ...]
     verified: str | None
 
 
@@ -89,7 +95,9 @@ def pretrain_images(
             "embeddings are in embeddings.npz; a table too, embeddings.parquet, needs pip install 'headfirst[parquet]'"
         )
     shutil.rmtree(work, ignore_errors=True)
-    return PretrainOutcome(report=report, backbone=done.backbone, training=done, folder=out, verified=verified)
+    return PretrainOutcome(
+        report=report, backbone=done.backbone, training=done, folder=out, quarantined=aside, verified=verified
+    )
 
 
 def _seen_by(backbone: PretrainedBackbone, pool: ImageSplit, progress: Progress) -> ImageSplit:
