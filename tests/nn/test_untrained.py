@@ -13,7 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
 from headfirst.errors import BackboneError, InputError
-from headfirst.nn import encode_visible, features_at, has_batch_norm, load_backbone, patch_size, untrained_backbone
+from headfirst.nn import (
+    encode_visible,
+    features_at,
+    has_batch_norm,
+    is_untrained,
+    load_backbone,
+    patch_size,
+    untrained_backbone,
+    untrained_like,
+)
 from headfirst.nn.families import FAMILIES, composed
 
 SMALL = ["small-resnet", "small-vit"]
@@ -201,3 +210,15 @@ def test_a_misspelt_small_one_and_a_bad_config_are_refused(without_weights):
         (directory / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(BackboneError, match=message):
             untrained_backbone(directory, seed=0)
+
+
+def test_the_same_architecture_drawn_anew(checkpoints):
+    known = load_backbone(checkpoints("resnet"))
+    drawn = untrained_like(known, seed=0)
+    assert is_untrained(drawn)
+    assert not is_untrained(known)
+    assert drawn.preprocessing == known.preprocessing
+    assert [p.shape for p in drawn.parameters()] == [p.shape for p in known.parameters()]
+    assert not torch.equal(next(drawn.parameters()), next(known.parameters()))
+    assert drawn.fingerprint == untrained_like(known, seed=0).fingerprint
+    assert drawn.fingerprint == untrained_backbone(checkpoints("resnet"), seed=0).fingerprint

@@ -134,6 +134,15 @@ class TestMicroBatches:
             train_backbone(start, pool, RECIPE)
 
 
+def test_where_the_processor_has_bfloat16_it_is_used(start, pool, monkeypatch):
+    whole = train_backbone(start, pool, replace(RECIPE, epochs=1))
+    monkeypatch.setattr(module, "multiplies_bf16", lambda device: True)
+    half = train_backbone(start, pool, replace(RECIPE, epochs=1))
+    assert half.record.losses != whole.record.losses
+    assert half.record.losses == pytest.approx(whole.record.losses, rel=0.05)
+    assert all(p.dtype == torch.float32 for p in half.backbone.parameters())
+
+
 class TestHealth:
     BEFORE = Reading(epoch=0, feature_std=0.5, rankme=20.0)
 

@@ -18,12 +18,13 @@ from headfirst.nn.patches import (
     unpatchify,
 )
 from headfirst.nn.permutations import permutation_set
+from headfirst.nn.precision import multiplies_bf16
 from headfirst.nn.preprocessing import parse_processor
 from headfirst.nn.self_distillation import dino_loss, teacher_entropies, teacher_probabilities
 from headfirst.nn.text import TextTower, Tokens
 from headfirst.nn.text_loading import load_text_tower
 from headfirst.nn.tokens import encode_visible, hides_patches, num_prefix_tokens, patch_size
-from headfirst.nn.untrained import untrained_backbone
+from headfirst.nn.untrained import is_untrained, untrained_backbone, untrained_like
 from headfirst.nn.vicreg import vicreg_loss
 
 __all__ = [
@@ -41,12 +42,14 @@ __all__ = [
     "has_batch_norm",
     "has_text_tower",
     "hides_patches",
+    "is_untrained",
     "keep_statistics",
     "linear_head",
     "load_backbone",
     "load_dual_encoder",
     "load_text_tower",
     "masked_reconstruction_loss",
+    "multiplies_bf16",
     "normalised_patches",
     "nt_xent_loss",
     "num_prefix_tokens",
@@ -64,6 +67,7 @@ __all__ = [
     "teacher_probabilities",
     "unpatchify",
     "untrained_backbone",
+    "untrained_like",
     "untrained_statistics",
     "vicreg_loss",
     "with_bounded_scale",

@@ -6,6 +6,8 @@ samples whatever it is cut into: micro-batches, workers, views.
 
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,24 @@ def untrained_backbone(
         raise InputError(f"there is no {source}{nearest} (ours are {' and '.join(SMALL)})")
     _refuse_own_choice(source, size=size, width=width, mean=mean, std=std)
     return _of_checkpoint(source, name, seed)
+
+
+def is_untrained(backbone: PretrainedBackbone) -> bool:
+    """Whether its weights are those that were drawn; it says so itself, in its name."""
+    return bool(re.search(r" \(untrained, seed \d+\)$", backbone.name))
+
+
+def untrained_like(backbone: PretrainedBackbone, *, seed: int) -> PretrainedBackbone:
+    """The same architecture and preprocessing with random weights; an appended projection is left out."""
+    return _drawn(
+        type(backbone.model).__name__,
+        copy.deepcopy(backbone.config),
+        dict(FAMILIES[backbone.model_type].options),
+        name=f"{backbone.name} (untrained, seed {seed})",
+        processor=backbone.processor,
+        revision=None,
+        seed=seed,
+    )
 
 
 def _of_checkpoint(source: str | Path, name: str, seed: int) -> PretrainedBackbone:

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from headfirst.data import ImageSplit, geometry_key, prepare_split
 from headfirst.errors import DivergenceError, InputError
 from headfirst.features import kept_threads, torch_threads
-from headfirst.nn import PretrainedBackbone, embed_in_parts, keep_statistics, settle_batch_norm, untrained_statistics
+from headfirst.nn import (
+    PretrainedBackbone,
+    embed_in_parts,
+    keep_statistics,
+    multiplies_bf16,
+    settle_batch_norm,
+    untrained_statistics,
+)
 from headfirst.pretrain.health import Attempts, Collapse, collapsed
 from headfirst.pretrain.pretraining import Pretraining
 from headfirst.pretrain.signals import Reading, Readings, normalised_batches, read_signals, watched
@@ -107,6 +114,7 @@ def train_backbone(
         while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
             recipe = attempts.mend(recipe, outcome.collapse, lambda changed: _identity(run, changed))
         backbone = _taught(run, outcome.learner)
+        backbone.name = f"{start.name}, {recipe.pretext.method}"
         return BackboneTraining(
             backbone=backbone,
             learner=outcome.learner.eval().cpu(),
@@ -207,7 +215,7 @@ def _train(run: _Run, recipe: Pretraining, learner: Any, folder: Path, until_epo
 def _loss(run: _Run, recipe: Pretraining, learner: Any, workers: dist.ProcessGroup | None) -> Any:
     views = recipe.views or recipe.pretext.views(mirror=recipe.mirror)
     key = int(keyed_bits(run.seed, _VIEWS) >> 1)
-    keeps = not untrained_statistics(run.start)
+    keeps, half = not untrained_statistics(run.start), multiplies_bf16(run.device)
 
     def loss(batch: Batch) -> Tensor:
         learner.train()
@@ -216,7 +224,9 @@ def _loss(run: _Run, recipe: Pretraining, learner: Any, workers: dist.ProcessGro
         draw = Draw(key, batch.epoch, batch.indices)
 
         def encode(part: slice) -> Tensor:
-            return learner.encode(run.pool.batch(batch.indices[part]).to(run.device), draw.take(part), views)
+            images = run.pool.batch(batch.indices[part]).to(run.device)
+            with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=half):
+                return learner.encode(images, draw.take(part), views).float()
 
         rows = embed_in_parts(encode, len(batch.indices), micro_batch=run.memory.size(recipe), device=run.device)
         return learner.loss(rows, draw, workers)

@@ -11,21 +11,21 @@ from dataclasses import asdict
 
 import numpy as np
 
-from headfirst.adapt import LinearProbe
+from headfirst.adapt import FineTune, LinearProbe
 from headfirst.data import ImageSet, ImageSplit, few_shot, prepare_split, shuffled_by_name
 from headfirst.data.imageset import UNLABELLED
 from headfirst.evaluation import versions
 from headfirst.features import embed, embed_depths
 from headfirst.metrics import bootstrap_interval
-from headfirst.nn import PretrainedBackbone
+from headfirst.nn import PretrainedBackbone, is_untrained, untrained_like
 from headfirst.pretrain import BackboneTraining
 from headfirst.pretrain.masked import MaskedAutoencoder
 from headfirst.randomness import Draw
-from headfirst.study.label_arms import raw_pixels
+from headfirst.study.label_arms import Arm, Fitter, raw_pixels
 from headfirst.study.label_efficiency import RAW, START, LabelEfficiency, label_efficiency
 from headfirst.study.pretrain_report import Depth, PretrainReport, Reconstruction, neighbours_of, outliers_of
 from headfirst.study.thumbnails import inline_jpeg
-from headfirst.types import Features, Progress, silent
+from headfirst.types import Predictions, Progress, silent
 
 SHOTS = (1, 5, 10)
 """Labels a class that the question is asked with."""
@@ -33,6 +33,9 @@ DEPTH_SHOTS = 10
 """Labels a class of the probes at several depths."""
 MOST_ASKED = 2000
 """Images of each split that it is asked on."""
+TUNED_LR, TUNED_EPOCHS = 1e-3, 20
+"""Of fine-tuning a masked autoencoder; fixed beforehand."""
+RANDOM = "random initialisation"
 _RECONSTRUCTED = 8
 
 
@@ -49,13 +52,28 @@ def evidence(
         seconds=done.record.seconds,
         readings=tuple({k: v for k, v in asdict(reading).items() if v is not None} for reading in done.readings),
         events=done.events,
-        label_efficiency=did_it_help(shown, {START: start, done.recipe.pretext.method: done.backbone}, progress),
+        label_efficiency=did_it_help(
+            shown, _arms(start, done), tuned=_tuned(done), mirror=images.mirror, progress=progress
+        ),
         neighbours=neighbours_of(features, first),
         outliers=outliers_of(features, first),
         reconstructions=_reconstructions(done, first),
         depths=_depths(shown, done.backbone, progress),
         versions=versions(),
     )
+
+
+def _arms(start: PretrainedBackbone, done: BackboneTraining) -> dict[str, PretrainedBackbone]:
+    """What is compared, by name: a random network where the start is not one, the start, what was trained."""
+    method = done.recipe.pretext.method
+    if is_untrained(start):
+        return {RANDOM: start, method: done.backbone}
+    return {RANDOM: untrained_like(start, seed=0), START: start, method: done.backbone}
+
+
+def _tuned(done: BackboneTraining) -> str | None:
+    """The arm that is also fine-tuned: a masked autoencoder is judged so by its authors."""
+    return done.recipe.pretext.method if isinstance(done.learner, MaskedAutoencoder) else None
 
 
 def _asked(images: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> dict[str, ImageSplit]:
@@ -78,12 +96,20 @@ def labelled(images: ImageSet, name: str) -> ImageSplit | None:
 
 
 def did_it_help(
-    shown: Mapping[str, ImageSplit], backbones: Mapping[str, PretrainedBackbone], progress: Progress = silent
+    shown: Mapping[str, ImageSplit],
+    backbones: Mapping[str, PretrainedBackbone],
+    *,
+    tuned: str | None = None,
+    mirror: bool = True,
+    progress: Progress = silent,
 ) -> LabelEfficiency | None:
     """Probes with few labels on raw pixels and on each backbone's features; None without labels to ask with.
 
     Args:
         shown: `train` and the evaluation splits, prepared as the backbones see them.
+        backbones: by name; `starting backbone` or else `random initialisation` is what the others are compared with.
+        tuned: the one that is also fine-tuned on the same few labels.
+        mirror: whether a mirrored image keeps its label, for fine-tuning.
     """
     train = shown.get("train")
     splits = [name for name in shown if name not in ("train", "unlabelled")]
@@ -95,10 +121,26 @@ def did_it_help(
         return None
     needed = _needed(train, shots)
     asked = {"train": needed, **{name: shown[name] for name in splits}}
-    arms: dict[str, Mapping[str, Features]] = {RAW: {name: raw_pixels(split) for name, split in asked.items()}}
+    arms: dict[str, Arm] = {RAW: {name: raw_pixels(split) for name, split in asked.items()}}
     for name, backbone in backbones.items():
         arms[name] = {split: embed(backbone, each, progress=progress) for split, each in asked.items()}
-    return label_efficiency(arms, train, shots=shots, splits=splits, progress=progress)
+    if tuned is not None:
+        arms[f"{tuned}, fine-tuned"] = _fine_tuned(backbones[tuned], train, {s: shown[s] for s in splits}, mirror)
+    start = START if START in arms else RANDOM
+    return label_efficiency(arms, train, shots=shots, splits=splits, start=start, progress=progress)
+
+
+def _fine_tuned(
+    backbone: PretrainedBackbone, train: ImageSplit, asked: Mapping[str, ImageSplit], mirror: bool
+) -> Fitter:
+    """A classifier fine-tuned on the few labels of a draw."""
+
+    def fit(k: int, draw: int) -> Mapping[str, Predictions]:
+        recipe = FineTune(lr=TUNED_LR, epochs=TUNED_EPOCHS, mirror=mirror)
+        model = recipe.fit(backbone, few_shot(train, k, seed=draw), seed=draw)
+        return {name: model.predictions(split) for name, split in asked.items()}
+
+    return fit
 
 
 def _needed(train: ImageSplit, shots: Sequence[int]) -> ImageSplit:
