@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headfirst.adapt import FLYP, KNN, LPFT, FineTune, LinearProbe, TunedModel, WiSE, ZeroShot, on_backbone
     from headfirst.artefact import load_model, save_model
-    from headfirst.data import ImageSet, ImageSplit, prepare
+    from headfirst.data import ImageSet, ImageSplit, prepare, unlabelled_pool
     from headfirst.errors import HeadfirstError
     from headfirst.evaluation import evaluate
     from headfirst.features import embed, nearest
-    from headfirst.nn import load_backbone, load_dual_encoder
+    from headfirst.nn import load_backbone, load_dual_encoder, untrained_backbone
+    from headfirst.pretrain import Pretraining, SimCLR
     from headfirst.report import read_report, write_report
     from headfirst.study import Run, run
     from headfirst.types import Features, Predictions, Preprocessing, Report
@@ -34,11 +35,12 @@ _HOMES = {
         "on_backbone",
     ),
     "headfirst.artefact": ("load_model", "save_model"),
-    "headfirst.data": ("ImageSet", "ImageSplit", "prepare"),
+    "headfirst.data": ("ImageSet", "ImageSplit", "prepare", "unlabelled_pool"),
     "headfirst.errors": ("HeadfirstError",),
     "headfirst.evaluation": ("evaluate",),
     "headfirst.features": ("embed", "nearest"),
-    "headfirst.nn": ("load_backbone", "load_dual_encoder"),
+    "headfirst.nn": ("load_backbone", "load_dual_encoder", "untrained_backbone"),
+    "headfirst.pretrain": ("Pretraining", "SimCLR"),
     "headfirst.report": ("read_report", "write_report"),
     "headfirst.study": ("Run", "run"),
     "headfirst.types": ("Features", "Predictions", "Preprocessing", "Report"),
@@ -57,8 +59,10 @@ __all__ = [
     "LinearProbe",
     "Predictions",
     "Preprocessing",
+    "Pretraining",
     "Report",
     "Run",
+    "SimCLR",
     "TunedModel",
     "WiSE",
     "ZeroShot",
@@ -73,6 +77,8 @@ __all__ = [
     "read_report",
     "run",
     "save_model",
+    "unlabelled_pool",
+    "untrained_backbone",
     "write_report",
 ]
 
