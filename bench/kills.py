@@ -2,11 +2,12 @@
 
     python bench/kills.py [--runs 20] [--while-writing 3] [--seed 0]
 
-A run is `train_backbone` with SimCLR on embedded digits, in a process of its own, which saves twice a second. It is
-killed once to three times, each at a moment uniform over the time of an undisturbed one from its first file on, and the
-same command is given again until it ends. Further runs are killed the moment a checkpoint that is being written is
-seen, and count where its unfinished folder is found afterwards. Compared are the sha256 of the final weights and the
-readings on the way. A step is repeated where it was finished before a kill and had to be done once more.
+A run is `train_backbone` with SimCLR on embedded digits, in a process of its own, forked from one that has imported the
+libraries and done nothing. It saves twice a second. It is killed once to three times, each at a moment uniform over the
+processor time that an undisturbed run has left to do, and the same call is made again, until it ends. Further runs are
+killed the moment a checkpoint that is being written is seen, and count where its unfinished folder is found afterwards.
+Compared are the sha256 of the final weights and the readings on the way. A step is repeated where it was finished
+before a kill and had to be done once more. Needs Linux's /proc.
 """
 
 from __future__ import annotations
@@ -14,19 +15,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
+import os
 import random
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from record import record
+
 SAVE_EVERY = 0.5  # seconds
 MOST_KILLS = 3
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["headfirst.pretrain", "sklearn.datasets", "transformers.models.bit.modeling_bit"])
 
 
 def main() -> None:
@@ -37,33 +45,27 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--train", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.train:
-        print(json.dumps(train(options.train, options)))
-        return
-    from record import record
-
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         undisturbed, seconds = timed(Path(scratch) / "undisturbed", options)
         print(f"undisturbed: {undisturbed['steps']} steps, {seconds:.1f} s", file=sys.stderr)
         at_random, in_writing = [], []
         for number in range(options.runs):
-            moments = [chance.uniform(0, seconds) for _ in range(chance.randint(1, MOST_KILLS))]
-            waits = [partial(wait, moment) for moment in moments]
+            shares = [chance.random() for _ in range(chance.randint(1, MOST_KILLS))]
+            waits = [partial(wait, share, seconds, undisturbed["steps"]) for share in shares]
             at_random.append(disturbed(Path(scratch) / f"run-{number}", waits, undisturbed, options))
         for number in range(options.while_writing):
-            waits = [partial(wait_for_writing, chance.uniform(0, seconds / 2))]
+            waits = [partial(wait_for_writing, chance.random() / 2, seconds, undisturbed["steps"])]
             in_writing.append(disturbed(Path(scratch) / f"writing-{number}", waits, undisturbed, options))
     both = at_random + in_writing
     record(
         "kills",
         {
-            **{key: value for key, value in vars(options).items() if key != "train"},
+            **vars(options),
             "checkpoint_seconds": SAVE_EVERY,
             "steps": undisturbed["steps"],
-            "undisturbed_seconds": round(seconds, 1),
+            "undisturbed_processor_seconds": round(seconds, 1),
             "sha256": undisturbed["sha256"],
             "runs_with_these_bits": f"{sum(run['same_weights'] for run in both)} of {len(both)}",
             "runs_with_these_readings": f"{sum(run['same_readings'] for run in both)} of {len(both)}",
@@ -76,8 +78,8 @@ def main() -> None:
     )
 
 
-def train(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The command that is killed: a pre-training that notes every finished step, and says how it ended."""
+def train(folder: Path, options: argparse.Namespace) -> None:
+    """What is killed: a pre-training that notes every finished step, and how it ended."""
     import torch
 
     from headfirst.data import Handwriting, ImageSet, unlabelled_pool
@@ -91,6 +93,7 @@ def train(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         pretext=SimCLR(), epochs=options.epochs, batch_size=options.batch_size, mirror=False, views=Handwriting()
     )
     steps = folder.with_suffix(".steps").open("a", buffering=1)
+    started(folder, os.getpid()).touch()
     done = train_backbone(
         start,
         pool,
@@ -103,36 +106,45 @@ def train(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     for name, tensor in sorted(done.backbone.state_dict().items()):
         weights.update(name.encode() + tensor.contiguous().numpy().tobytes())
     readings = [asdict(reading) for reading in done.readings]
-    return {"sha256": weights.hexdigest(), "steps": done.record.steps, "readings": readings}
+    said = {"sha256": weights.hexdigest(), "steps": done.record.steps, "readings": readings}
+    folder.with_suffix(".json").write_text(json.dumps(said))
+
+
+def started(folder: Path, process: int | None) -> Path:
+    """Is there once this process calls the training."""
+    return folder.with_suffix(f".{process}")
 
 
 def note(file: Any, step: int) -> None:
     file.write(f"{step}\n")
 
 
-def start(folder: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
-    choices = ("digits", "epochs", "batch_size")
-    given = [text for name in choices for text in (f"--{name.replace('_', '-')}", str(getattr(options, name)))]
-    return subprocess.Popen([sys.executable, __file__, "--train", str(folder), *given], stdout=subprocess.PIPE)
+def start(folder: Path, options: argparse.Namespace) -> BaseProcess:
+    process = FORKED.Process(target=train, args=(folder, options))
+    process.start()
+    return process
 
 
-def outcome(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+def outcome(folder: Path, process: BaseProcess) -> dict[str, Any]:
     """What a process that ended by itself says."""
-    said, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"the training ended with {process.returncode} and was not killed; it must go on after a kill")
-    return json.loads(said)
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"the training ended with {process.exitcode} and was not killed; it must go on after a kill")
+    return json.loads(folder.with_suffix(".json").read_text())
 
 
 def timed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], float]:
-    """An undisturbed run, and its seconds from its first file on."""
+    """An undisturbed run, and its processor seconds."""
     process = start(folder, options)
-    began = wait_for_folder(folder, process)
-    return outcome(process), time.monotonic() - began
+    began = last = wait_for_start(folder, process)
+    while process.is_alive():
+        last = processor_seconds(process)
+        time.sleep(0.02)
+    return outcome(folder, process), last - began
 
 
 def disturbed(
-    folder: Path, waits: list[Callable[[Path, subprocess.Popen[bytes]], None]], undisturbed: dict[str, Any],
+    folder: Path, waits: list[Callable[[Path, BaseProcess], None]], undisturbed: dict[str, Any],
     options: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     """A run that is killed after each of these waits, unless it has ended by then, and then left alone."""
@@ -141,12 +153,12 @@ def disturbed(
         left, process = newest_unfinished(folder), start(folder, options)
         waiting(folder, process)
         process.kill()
-        if process.wait() != -9:
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
             break
-        process.communicate()
         killed_after.append(noted(folder)[-1] if noted(folder) else 0)
         unfinished += newest_unfinished(folder) > left
-    end = outcome(start(folder, options))
+    end = outcome(folder, start(folder, options))
     run = {
         "killed_after_steps": killed_after,
         "unfinished_checkpoints": unfinished,
@@ -169,23 +181,31 @@ def noted(folder: Path) -> list[int]:
     return [int(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def wait_for_folder(folder: Path, process: subprocess.Popen[bytes]) -> float:
-    """When it is there: from here on there is something to lose."""
-    while not folder.is_dir() and process.poll() is None:
+def processor_seconds(process: BaseProcess) -> float:
+    """Of its main thread, which computes."""
+    return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def wait_for_start(folder: Path, process: BaseProcess) -> float:
+    """Until the training is called; the processor seconds by then."""
+    mark = started(folder, process.pid)
+    while not mark.is_file() and process.is_alive():
         time.sleep(0.002)
-    return time.monotonic()
+    return processor_seconds(process) if process.is_alive() else 0.0
 
 
-def wait(seconds: float, folder: Path, process: subprocess.Popen[bytes]) -> None:
-    began = wait_for_folder(folder, process)
-    while time.monotonic() - began < seconds and process.poll() is None:
+def wait(share: float, seconds: float, steps: int, folder: Path, process: BaseProcess) -> None:
+    """For this share of what is left to do."""
+    left = seconds * (1 - max(noted(folder), default=0) / (steps + 2))  # what follows the last step is worth two
+    began = wait_for_start(folder, process)
+    while process.is_alive() and processor_seconds(process) - began < share * left:
         time.sleep(0.002)
 
 
-def wait_for_writing(seconds: float, folder: Path, process: subprocess.Popen[bytes]) -> None:
-    """At least so long, then until a checkpoint is being written."""
-    wait(seconds, folder, process)
-    while process.poll() is None and not any(folder.glob("attempt-*/step-*.tmp")):
+def wait_for_writing(share: float, seconds: float, steps: int, folder: Path, process: BaseProcess) -> None:
+    """For this share, and then until a checkpoint is being written."""
+    wait(share, seconds, steps, folder, process)
+    while process.is_alive() and not newest_unfinished(folder):
         time.sleep(0.0002)
 
 
