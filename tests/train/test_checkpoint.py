@@ -43,6 +43,13 @@ def test_an_unfinished_write_is_ignored(tmp_path: Path):
     assert found.step == 1
 
 
+def test_the_next_write_clears_away_an_unfinished_one(tmp_path: Path):
+    (tmp_path / "step-000000002.tmp").mkdir()
+    (tmp_path / "step-000000002.tmp" / "tensors.safetensors").write_bytes(b"cut short")
+    save(tmp_path, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000003"]
+
+
 def test_nothing_there(tmp_path: Path):
     assert load_checkpoint(tmp_path / "none") is None
 

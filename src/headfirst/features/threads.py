@@ -40,7 +40,7 @@ def kept_threads(work: Path) -> int:
     """As many threads as the work in this folder began with: on another number sums round otherwise, and what was begun
     is no longer what the same command would begin."""
     record = work / "threads"
-    if not record.is_file():
+    if not record.is_file() or not record.read_text():  # killed between making the file and writing it
         record.write_text(str(torch.get_num_threads()))
     return int(record.read_text())
 

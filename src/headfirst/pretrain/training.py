@@ -76,6 +76,7 @@ def train_backbone(
     seed: int = 0,
     directory: Path | None = None,
     until_epoch: int | None = None,
+    checkpoint_seconds: float = 30.0,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> BackboneTraining:
@@ -89,6 +90,7 @@ def train_backbone(
         labelled: a held-out handful that is only asked about, and chooses nothing.
         directory: keeps checkpoints, readings and events; the same call resumes from them, on as many threads.
         until_epoch: pause after this many epochs of the whole.
+        checkpoint_seconds: save once so many have gone by since the last time, besides after every checked epoch.
         device: "cpu" or "cuda". Under `torchrun` the workers share each batch.
 
     Raises:
@@ -108,7 +110,7 @@ def train_backbone(
     if labelled is not None:
         labelled = _prepared(watched(labelled, seed=seed), start.preprocessing, progress)[0]
     with _folder(directory) as work, torch_threads(kept_threads(work)):
-        run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), progress)
+        run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), checkpoint_seconds, progress)
         attempts = Attempts(work)
         recipe = attempts.recipe(recipe)
         while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
@@ -138,6 +140,7 @@ class _Run:
     seed: int
     work: Path
     device: torch.device
+    checkpoint_seconds: float
     progress: Progress
 
     @property
@@ -203,6 +206,7 @@ def _train(run: _Run, recipe: Pretraining, learner: Any, folder: Path, until_epo
             fingerprint=_identity(run, recipe),
             directory=folder,
             until_epoch=None if until_epoch == recipe.epochs else until_epoch,
+            checkpoint_seconds=run.checkpoint_seconds,
             optimiser=optimiser,
             relieve=lambda: run.memory.halve(recipe),
             progress=run.progress,

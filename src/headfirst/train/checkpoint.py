@@ -31,7 +31,7 @@ class Checkpoint:
 def save_checkpoint(
     directory: Path, step: int, tensors: Mapping[str, Tensor], position: Mapping[str, Any], *, keep: int = 2
 ) -> Path:
-    """Write one checkpoint atomically and delete all but the newest `keep`."""
+    """Write one checkpoint atomically; delete all but the newest `keep`, and what a kill left unfinished."""
     directory.mkdir(parents=True, exist_ok=True)
     final = directory / f"step-{step:09d}"
     temporary = directory / f"step-{step:09d}.tmp"
@@ -47,7 +47,7 @@ def save_checkpoint(
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _fsync(directory)
-    for old in _steps(directory)[:-keep]:
+    for old in [*_steps(directory)[:-keep], *directory.glob("step-*.tmp")]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
