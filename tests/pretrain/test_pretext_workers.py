@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,21 @@ from headfirst.nn import (
     untrained_backbone,
     vicreg,
 )
-from headfirst.pretrain import DINO, Distillation, Jigsaw, Masked, Pretext, Rotation, SimCLR, VICReg
+from headfirst.pretrain import (
+    DINO,
+    Distillation,
+    Jigsaw,
+    Masked,
+    Pretext,
+    Pretraining,
+    Rotation,
+    SimCLR,
+    VICReg,
+    train_backbone,
+)
 from headfirst.pretrain.pretext import Learner
 from headfirst.randomness import Draw
+from tiny import make_split
 
 SHARES = {1: (6,), 2: (4, 2), 4: (2, 1, 2, 1)}
 MICRO_BATCHES = (None, 1, 2, 4)
@@ -150,3 +163,33 @@ def test_a_gather_that_forgets_the_others_turns_the_comparison_red(results: dict
         faulty, reference = results["fault", name, size], whole_batch(name)
         assert abs(faulty[0] - reference[0]) < 1e-10  # the value alone would not show it
         assert (faulty - reference).abs().max() > 1e-3
+
+
+RECIPE = Pretraining(pretext=VICReg(expansion=8), epochs=3, batch_size=7, lr=1e-3)
+
+
+def pre_train(directory: str | None) -> tuple[tuple[float, ...], dict[str, Tensor]]:
+    start = untrained_backbone("small-resnet", seed=0, size=16, width=32)
+    where = None if directory is None else Path(directory)
+    done = train_backbone(start, make_split("unlabelled", 16, seed=0), RECIPE, directory=where)
+    return done.record.losses, done.backbone.state_dict()
+
+
+def train_together(rank: int, directory: str) -> None:
+    torch.set_num_threads(1)
+    os.environ["HEADFIRST_CACHE"] = f"{directory}/cache"
+    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=2)
+    torch.save((pre_train(f"{directory}/kept"), pre_train(None)), f"{directory}/{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_workers_train_what_one_process_trains(tmp_path: Path):
+    multiprocessing.set_forkserver_preload(["pytest", "torch.distributed", "headfirst.nn"])
+    mp.start_processes(train_together, (str(tmp_path),), nprocs=2, start_method="forkserver")
+    (first, unkept), (second, _) = (torch.load(tmp_path / str(rank)) for rank in range(2))
+    losses, weights = pre_train(None)
+    assert first[0] == second[0] == unkept[0] == pytest.approx(losses, rel=1e-5)
+    for name, value in weights.items():
+        assert torch.equal(first[1][name], second[1][name]), name  # workers stay together, to the bit
+        assert torch.equal(first[1][name], unkept[1][name]), name
+        assert (first[1][name] - value).abs().mean() < 1e-4, name

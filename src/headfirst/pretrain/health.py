@@ -69,13 +69,18 @@ class Attempts:
         self._record = work / "collapses.jsonl"
 
     @property
+    def number(self) -> int:
+        """Collapses so far."""
+        return len(self._seen())
+
+    @property
     def folder(self) -> Path:
         """Of the attempt that is on."""
-        return self.work / f"attempt-{len(self._seen())}"
+        return self.work / f"attempt-{self.number}"
 
     def recipe(self, recipe: Pretraining) -> Pretraining:
         """The first recipe after all mends so far."""
-        for attempt in range(len(self._seen())):
+        for attempt in range(self.number):
             recipe, _ = recipe.mended(attempt)
         return recipe
 
@@ -88,20 +93,22 @@ class Attempts:
         shutil.rmtree(kept, ignore_errors=True)
         fresh.rename(kept)
 
-    def mend(self, recipe: Pretraining, collapse: Collapse, identity: Callable[[Pretraining], str]) -> Pretraining:
-        """The recipe of the next attempt, which is ready to begin.
+    def require_another(self, recipe: Pretraining, collapse: Collapse) -> None:
+        """Whether a collapse may be mended once more.
 
         Raises:
             DivergenceError: it was mended often enough.
         """
-        seen = self._seen()
-        if len(seen) == MENDS:
+        if self.number == MENDS:
             raise DivergenceError(
                 f"{recipe.pretext.method} collapsed once more after {MENDS} mends ({collapse.why}); the last healthy "
                 f"checkpoint is in {self.work / 'healthy'}; try a smaller learning rate, or another pretext"
             )
-        changed, what = recipe.mended(len(seen))
-        following = self.work / f"attempt-{len(seen) + 1}"
+
+    def mend(self, recipe: Pretraining, collapse: Collapse, identity: Callable[[Pretraining], str]) -> None:
+        """Make ready the next attempt: at the last healthy checkpoint, under the mended recipe's identity."""
+        changed, what = recipe.mended(self.number)
+        following = self.work / f"attempt-{self.number + 1}"
         shutil.rmtree(following, ignore_errors=True)
         healthy = load_checkpoint(self.work / "healthy")
         epoch = 0
@@ -115,7 +122,6 @@ class Attempts:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        return changed
 
     def events(self) -> list[str]:
         """What happened, in words."""

@@ -35,7 +35,7 @@ from headfirst.pretrain.health import Attempts, Collapse, collapsed
 from headfirst.pretrain.pretraining import Pretraining
 from headfirst.pretrain.signals import Reading, Readings, normalised_batches, read_signals, watched
 from headfirst.randomness import Draw, keyed_bits
-from headfirst.train import Batch, TrainRecord, decay_groups, join_world, train
+from headfirst.train import Batch, TrainRecord, World, decay_groups, join_world, together, told_by_first, train
 from headfirst.types import Progress, Quarantined, silent
 
 CHECKS = 40
@@ -100,6 +100,7 @@ def train_backbone(
         DivergenceError: a loss or gradient became non-finite, or the features collapsed again and again; names the
             step and the checkpoint to return to.
     """
+    world = join_world(torch.device(device))
     pool, quarantined = _prepared(images, recipe.pretext.preprocessing(start), progress)
     _require_several(pool, recipe)
     events = []
@@ -109,12 +110,15 @@ def train_backbone(
     shown = _prepared(watched(images.take(_places(images, pool)), seed=seed), start.preprocessing, progress)[0]
     if labelled is not None:
         labelled = _prepared(watched(labelled, seed=seed), start.preprocessing, progress)[0]
-    with _folder(directory) as work, torch_threads(kept_threads(work)):
-        run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), checkpoint_seconds, progress)
+    with _folder(directory, world) as work, torch_threads(kept_threads(work)):
+        run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), world, checkpoint_seconds, progress)
         attempts = Attempts(work)
         recipe = attempts.recipe(recipe)
         while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
-            recipe = attempts.mend(recipe, outcome.collapse, lambda changed: _identity(run, changed))
+            collapse, before = outcome.collapse, recipe
+            attempts.require_another(before, collapse)
+            recipe, _ = before.mended(attempts.number)
+            together(world, lambda c=collapse, r=before: attempts.mend(r, c, lambda changed: _identity(run, changed)))
         backbone = _taught(run, outcome.learner)
         backbone.name = f"{start.name}, {recipe.pretext.method}"
         return BackboneTraining(
@@ -140,6 +144,7 @@ class _Run:
     seed: int
     work: Path
     device: torch.device
+    world: World
     checkpoint_seconds: float
     progress: Progress
 
@@ -158,7 +163,7 @@ class _Outcome:
 
 def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: int | None) -> _Outcome:
     """Train and read in turns, until the end or a collapse."""
-    folder, world = attempts.folder, join_world(run.device)
+    folder, world = attempts.folder, run.world
     steps = recipe.epochs * recipe.optimisation.steps_per_epoch(len(run.pool), world.size)
     learner = recipe.pretext.learner(copy.deepcopy(run.start), seed=run.seed, num_steps=steps).to(run.device)
     learner.backbone.requires_grad_(True)
@@ -170,11 +175,12 @@ def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: in
         if epoch in readings and epoch != checks[-1]:
             continue
         record = _train(run, recipe, learner, folder, epoch)
+        together(world)  # the next round reads what the first worker wrote
         if epoch not in readings:
             readings.add(read_signals(learner, run.shown, run.labelled, epoch=epoch, loss=record.losses[-1]))
         if (collapse := collapsed(readings[epoch], readings[0])) is not None:
             return _Outcome(learner, record, readings.all(), collapse)
-        attempts.healthy(folder)
+        together(world, lambda: attempts.healthy(folder))
     return _Outcome(learner, record, readings.all(), None)
 
 
@@ -186,8 +192,7 @@ def _checks(epochs: int, until_epoch: int | None) -> list[int]:
 
 
 def _train(run: _Run, recipe: Pretraining, learner: Any, folder: Path, until_epoch: int) -> TrainRecord:
-    world = join_world(run.device)
-    workers = dist.group.WORLD if world.size > 1 else None
+    workers = dist.group.WORLD if run.world.size > 1 else None
     groups = decay_groups(learner, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
     def optimiser(parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -300,11 +305,12 @@ def _require_several(pool: ImageSplit, recipe: Pretraining) -> None:
 
 
 @contextmanager
-def _folder(directory: Path | None) -> Iterator[Path]:
-    """The folder given, or one for the time being."""
-    if directory is None:
-        with TemporaryDirectory(prefix="headfirst-") as path:
-            yield Path(path)
-    else:
+def _folder(directory: Path | None, world: World) -> Iterator[Path]:
+    """The folder given, or one for the time being, the same for all workers."""
+    if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         yield directory
+    else:
+        with TemporaryDirectory(prefix="headfirst-") as path:
+            yield Path(told_by_first(world, path) or path)
+            together(world)

@@ -2,7 +2,7 @@
 
 from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from headfirst.train.decay import decay_groups
-from headfirst.train.distributed import join_world, sharing_workers
+from headfirst.train.distributed import World, join_world, sharing_workers, together, told_by_first
 from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, train
 from headfirst.train.signals import graceful_stop
 from headfirst.train.tensorboard import write_events
@@ -13,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "Optimisation",
     "TrainRecord",
+    "World",
     "decay_groups",
     "graceful_stop",
     "join_world",
@@ -20,6 +21,8 @@ __all__ = [
     "load_checkpoint",
     "save_checkpoint",
     "sharing_workers",
+    "together",
+    "told_by_first",
     "train",
     "write_events",
 ]

@@ -32,6 +32,23 @@ def join_world(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
+def together(world: World, act: Callable[[], None] = lambda: None) -> None:
+    """The first worker acts, and none goes on before it has: for what is written once and read by all."""
+    if world.rank == 0:
+        act()
+    if world.size > 1:
+        dist.barrier()
+
+
+def told_by_first(world: World, value: str | None) -> str | None:
+    """What the first worker says, for all of them."""
+    if world.size == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said)
+    return said[0]
+
+
 def sum_gradients(parameters: Sequence[Tensor], world: World) -> None:
     """Replace each gradient by its sum over the workers (one all-reduce of the flattened gradients)."""
     if world.size == 1:
