@@ -1,6 +1,6 @@
 """Makes `builtin/glyph-clip`, the small dual encoder for the embedded digits: CLIP on coloured digits and captions.
 
-    python scripts/make_glyph_clip.py --seed 0       about twenty minutes on one core
+    python scripts/make_glyph_clip.py --seed 0       half an hour on one core, more if others use it
 
 What enters: the images and labels of `train` of `ImageSet.digits()`; `val`, `test` and the UCI digits are never read.
 What leaves: config.json, model.safetensors, preprocessor_config.json and the tokenizer in
