@@ -1,6 +1,6 @@
 """Makes `builtin/glyph-clip`, the small dual encoder for the embedded digits: CLIP on coloured digits and captions.
 
-    python scripts/make_glyph_clip.py --seed 0       about twenty minutes on one core
+    python scripts/make_glyph_clip.py --seed 0       half an hour on one core, more if others use it
 
 What enters: the images and labels of `train` of `ImageSet.digits()`; `val`, `test` and the UCI digits are never read.
 What leaves: config.json, model.safetensors, preprocessor_config.json and the tokenizer in
@@ -22,15 +22,17 @@ import json
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from torch import Generator, Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -94,7 +96,7 @@ def sentence(said: Mapping[str, str], random: Random) -> str:
             (before if " " not in said[key] and random.random() < 0.5 else after).append(said[key])
     before += [random.choice(FILLERS)] * (random.random() < 0.15)
     figure = " ".join([*before, *(said[key] for key in ("thickness", "ink") if key in said), noun])
-    figure = random.choice((figure, f"the {figure}", f"one {figure}", with_article(figure), with_article(figure)))
+    figure = random.choice((figure, f"the {figure}", with_article(figure), with_article(figure)))
     if "background" in said:
         ground = said["background"]
         figure += random.choice((f" on {ground}", f" on {with_article(f'{ground} background')}"))
@@ -113,6 +115,24 @@ def mentions(random: Random) -> tuple[str, ...]:
     return chosen or mentions(random)
 
 
+def learn_merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges until every word is one token; of equally frequent pairs the first in the alphabet.
+
+    Sennrich, Haddow & Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016, algorithm 1. The
+    trainer of `tokenizers` breaks ties differently from run to run.
+    """
+    spelt = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges = []
+    while counts := Counter(pair for word in spelt for pair in pairwise(word)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        for word in spelt:
+            for i in range(len(word) - 2, -1, -1):
+                if tuple(word[i : i + 2]) == best:
+                    word[i : i + 2] = ["".join(best)]
+    return merges
+
+
 def make_tokenizer() -> CLIPTokenizer:
     """CLIP's own kind, byte-level BPE: a word of the captions is one token, any other is spelt, none is unknown."""
     random = Random(0)
@@ -122,29 +142,37 @@ def make_tokenizer() -> CLIPTokenizer:
         words.update(re.findall(r"[a-z]+|[0-9]|[^a-z0-9\s]", sentence(said, random)))
     words.update(re.findall("[a-z]+", " ".join(template for each in TEMPLATE_SETS.values() for template in each)))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer = CLIPTokenizer().backend_tokenizer.normalizer
-    learner.pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
-    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
-    learner.train_from_iterator([" ".join(sorted(words))], trainer)
-    merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+    merges = learn_merges(sorted(words))
     symbols = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(merge) for merge in merges), BEGIN, END]
     vocabulary = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
 
 
-def tokenise(texts: Sequence[str], tokenizer: CLIPTokenizer, *, dropout: float = 0.0) -> dict[str, Tensor]:
-    """Token ids, padded to the longest text; with dropout, some merges are left out and words come in pieces.
+def tokenise(texts: Sequence[str], tokenizer: CLIPTokenizer, random: Random, *, spelt: float) -> dict[str, Tensor]:
+    """Token ids, padded to the longest text; a share `spelt` of the tokens, by chance, comes in single bytes.
 
-    Provilkov, Emelianenko & Voita, "BPE-Dropout", ACL 2020: so the pieces of other words mean something too.
+    So the pieces that other words are made of mean something too. After Provilkov, Emelianenko & Voita, "BPE-Dropout",
+    ACL 2020, with whole tokens split instead of single merges left out: the dropout of `tokenizers` has no seed.
     """
-    model = tokenizer.backend_tokenizer.model
-    model.dropout = dropout or None
-    tokenizer.backend_tokenizer.model = model
-    tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-    model.dropout = None
-    tokenizer.backend_tokenizer.model = model
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    def bytes_of(number: int) -> list[int]:
+        symbol = tokenizer.convert_ids_to_tokens(number)
+        letters = list(symbol.removesuffix("</w>"))
+        if symbol.endswith("</w>"):
+            letters[-1] += "</w>"
+        return tokenizer.convert_tokens_to_ids(letters)
+
+    special = set(tokenizer.all_special_ids)
+    split = [
+        [
+            piece
+            for number in numbers
+            for piece in (bytes_of(number) if number not in special and random.random() < spelt else [number])
+        ]
+        for numbers in tokenizer(list(texts)).input_ids
+    ]
+    cut = [numbers if len(numbers) <= CONTEXT else [*numbers[: CONTEXT - 1], numbers[-1]] for numbers in split]
+    return dict(tokenizer.pad({"input_ids": cut}, return_tensors="pt"))
 
 
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -218,8 +246,8 @@ def vary(ink: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) nearly as preprocessed: Pillow also cuts off overshoots between its two passes."""
-    resized = F.interpolate(images.float(), size=(SIZE, SIZE), mode="bicubic", antialias=True).round().clamp(0, 255)
+    """uint8 (N, 3, H, W) as the preprocessing has them, to rounding."""
+    resized = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True)  # in uint8, as Pillow does
     return (resized / 255 - PREPROCESSING.mean[0]) / PREPROCESSING.std[0]
 
 
@@ -300,7 +328,7 @@ def train(digits: ImageSplit, *, seed: int, steps: int, batch: int = 64, learnin
             said = [captions(styles, ("digit",), random)]
         texts = list(dict.fromkeys(text for _, each, _ in said for text in each))
         place = {text: number for number, text in enumerate(texts)}
-        directions = embed_texts(model, tokenise(texts, tokenizer, dropout=0.1 if step % 4 == 0 else 0.0))
+        directions = embed_texts(model, tokenise(texts, tokenizer, random, spelt=0.1 if step % 4 == 0 else 0.0))
         loss = sum(
             contrastive_loss(
                 embeddings[of], directions[[place[text] for text in each]], model.logit_scale.exp(), groups=groups

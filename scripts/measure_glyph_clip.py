@@ -20,7 +20,7 @@ from headfirst.adapt import ZeroShot
 from headfirst.adapt.templates import TEMPLATE_SETS
 from headfirst.data import ImageSet
 from headfirst.data.coloured import COLOURS, DIGITS, NOISES, THICKNESSES, coloured_digits, with_article
-from headfirst.features import embed
+from headfirst.features import embed, nearest
 from headfirst.metrics import binomial_interval, expected_calibration_error
 from headfirst.nn import DualEncoder, load_dual_encoder
 
@@ -54,6 +54,16 @@ def digits(encoder: DualEncoder, name: str, features: Tensor, labels: np.ndarray
             error = expected_calibration_error(probabilities, torch.from_numpy(labels))
             right = probabilities.argmax(dim=1).numpy() == labels
             show(f"{name}: {names[0]} … {names[-1]}, {kind} (ECE {100 * error:.1f})", right)
+
+
+def retrieval(encoder: DualEncoder, name: str, features: Tensor, labels: np.ndarray, *, k: int = 50) -> None:
+    """How many of the k images that are most like each name show it: names are not compared with each other here."""
+    for names in (NUMERALS, DIGITS):
+        found = nearest(encoder.text.embed([f"a photo of a {digit}" for digit in names]), features, k)
+        right = (torch.from_numpy(labels)[found.indices] == torch.arange(len(names))[:, None]).sum(dim=1)
+        best = " ".join(f"{cosine:.2f}" for cosine in found.similarities[:, 0].tolist())
+        print(f"{name}: right among the {k} found for {names[0]} … {names[-1]}: {right.tolist()}, {int(right.sum())}")
+        print(f"{name}: cosine of the first found: {best}", flush=True)
 
 
 def attributes(encoder: DualEncoder, name: str, features: Tensor, styles) -> None:
@@ -93,6 +103,7 @@ def main() -> None:
 
         for name in ("val",) if options.development else ("val", "test", "shift-uci"):
             digits(encoder, name, features(home[name]), home[name].labels)
+            retrieval(encoder, name, features(home[name]), home[name].labels)
         for name in ("val",) if options.development else ("val", "test", *drawn.images.shifts()):
             values = features(drawn.images[name])
             digits(encoder, f"coloured {name}", values, drawn.images[name].labels)

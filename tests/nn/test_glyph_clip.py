@@ -58,8 +58,21 @@ def test_is_small_and_is_what_transformers_loads(encoder, tokenizer):
     assert model.config.vision_config.projection_dim == model.config.projection_dim == encoder.image.feature_dim
 
 
-def test_the_end_of_a_text_is_found(tokenizer, script):
+def test_was_trained_with_the_preprocessing_it_ships(encoder, script):
+    assert encoder.image.preprocessing == script.PREPROCESSING
+    sources = ImageSet.digits()["train"].sources[:50]
+    pixels = torch.from_numpy(np.stack([preprocess(s, script.PREPROCESSING) for s in sources])).permute(0, 3, 1, 2)
+    trained = script.normalised(torch.from_numpy(np.stack(sources)).permute(0, 3, 1, 2))
+    level = 1 / 255 / script.PREPROCESSING.std[0]
+    assert (normalise(pixels, script.PREPROCESSING) - trained).abs().max() < 1.01 * level
+
+
+def test_tokenizer_ships_as_the_script_makes_it_and_its_end_is_found(tokenizer, script):
+    made = script.make_tokenizer()
+    text = "a thick violet 7 on an orange background, grainy"
     assert tokenizer.is_fast
+    assert tokenizer(text).input_ids == made(text).input_ids
+    assert tokenizer.get_vocab() == made.get_vocab()
     config = CLIPModel.config_class.from_pretrained(FOLDER).text_config
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (config.bos_token_id, config.eos_token_id)
     assert config.eos_token_id != 2  # transformers reads 2 as an old file's mistake and takes the largest id
@@ -78,6 +91,22 @@ def test_words_of_captions_are_one_token_and_no_text_is_unknown(tokenizer, scrip
         assert tokenizer.eos_token_id not in ids[:-1]  # it is also what an unknown piece would become
         # A decoder of byte pieces puts spaces where words ended: compare without them.
         assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.lower().replace(" ", "")
+
+
+def test_of_equally_frequent_pairs_the_first_in_the_alphabet_is_merged(script):
+    merges = [("a", "a"), ("aa", "b</w>"), ("aa", "c</w>")]
+    assert script.learn_merges(["aac", "aab"]) == script.learn_merges(["aab", "aac"]) == merges
+
+
+def test_spelt_texts_are_the_same_texts_in_single_bytes(tokenizer, script):
+    texts = ["a red seven", "one of many photographs of a handwritten digit, leaning"]
+    whole, spelt = (script.tokenise(texts, tokenizer, Random(0), spelt=share)["input_ids"] for share in (0, 1))
+    assert whole.tolist() == tokenizer(texts, padding=True).input_ids
+    assert spelt.shape[1] == script.CONTEXT
+    short, long = (tokenizer.convert_ids_to_tokens(row) for row in spelt.tolist())
+    assert short[:13] == [script.BEGIN, "a</w>", "r", "e", "d</w>", "s", "e", "v", "e", "n</w>", *[script.END] * 3]
+    assert long[-1] == script.END  # cut, and its end still says so
+    assert "".join(long[1:-1]).replace("</w>", " ") == "one of many photographs of a handwri"
 
 
 @pytest.mark.parametrize("names", [tuple("0123456789"), DIGITS], ids=["numerals", "words"])
@@ -149,3 +178,14 @@ def test_learns_from_train_alone(script, monkeypatch):
     monkeypatch.setattr("sys.argv", ["make_glyph_clip.py"])
     script.main()
     assert asked == ["train"]
+
+
+def test_the_same_seed_makes_the_same_weights(script):
+    train = ImageSet.digits()["train"].take(range(0, 2500, 50))
+
+    def weights(seed: int):
+        return script.train(train, seed=seed, steps=3, batch=8).state_dict()
+
+    one, same, other = weights(0), weights(0), weights(1)
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)

@@ -23,7 +23,7 @@ from headfirst.randomness import keyed_permutation
 from headfirst.types import Features, Progress, silent
 
 PAYS_FROM = 1_000_000
-"""Features from which the graph is worth its memory and the hours of building it."""
+"""Features from which the graph is worth its memory and the time of building it."""
 
 _NEIGHBOURS, _BREADTH = 16, 128  # of a node; of the search for them while building
 _POOL = 128  # candidates, at least
