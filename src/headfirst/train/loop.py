@@ -241,22 +241,25 @@ def _step_in_memory(relieve: Callable[[], bool], step: Callable[[], float]) -> f
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
         # Out here the failed step's tensors are gone.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if not relieve():
             raise InputError(
-                "a step needs more memory than there is; give a smaller micro_batch, batch_size or image size"
+                f"a step needs more memory than there is ({said}); give a smaller micro_batch, batch_size or image size"
             )
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a primitive")
+"""How PyTorch's CPU allocator, C++ and oneDNN say it; the last also says other things, which come up again at once."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether this is how PyTorch, or Python, says that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _step(
