@@ -78,6 +78,8 @@ class Jigsaw:
 class Puzzle(nn.Module):
     """The backbone on every tile, and a head on all their features together; rows are logits of the orders."""
 
+    orders: Tensor
+
     def __init__(
         self, backbone: PretrainedBackbone, head: nn.Module, orders: Int64[Tensor, "m t"], task: Jigsaw
     ) -> None:

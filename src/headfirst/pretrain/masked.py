@@ -76,6 +76,8 @@ class Masked:
 class MaskedAutoencoder(nn.Module):
     """Encoder and decoder; a row is the loss of one image."""
 
+    places: Tensor
+
     def __init__(self, backbone: PretrainedBackbone, task: Masked, *, seed: int) -> None:
         super().__init__()
         self.backbone = backbone

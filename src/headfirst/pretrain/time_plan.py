@@ -67,13 +67,13 @@ def plan_time(
     """
     if not 0 < minutes < float("inf"):
         raise InputError(f"minutes must be positive, got {minutes}")
-    tried = []
+    steps, tried = max(1, len(images) // recipe.batch_size), []
+    step = reading = 0.0
     for number, make in enumerate(candidates):
         progress("measuring steps", number, len(candidates))
         step, reading = measure(make(), images, recipe, labelled=labelled, seed=seed, device=device)
-        steps = max(1, len(images) // recipe.batch_size)
         tried.append(epochs_within(60 * minutes * SHARE, step * steps, reading))
-        if tried[-1] >= ENOUGH_EPOCHS or number == len(candidates) - 1:
+        if tried[-1] >= ENOUGH_EPOCHS:
             break
     progress("measuring steps", len(candidates), len(candidates))
     if tried[-1] < 1:

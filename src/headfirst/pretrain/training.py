@@ -171,6 +171,7 @@ def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: in
     if 0 not in readings:
         readings.add(read_signals(learner, run.shown, run.labelled, epoch=0, loss=None))
     checks = _checks(recipe.epochs, until_epoch)
+    record = None
     for epoch in checks:
         if epoch in readings and epoch != checks[-1]:
             continue
@@ -181,6 +182,7 @@ def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: in
         if (collapse := collapsed(readings[epoch], readings[0])) is not None:
             return _Outcome(learner, record, readings.all(), collapse)
         together(world, lambda: attempts.healthy(folder))
+    assert record is not None  # the last epoch is never passed over
     return _Outcome(learner, record, readings.all(), None)
 
 

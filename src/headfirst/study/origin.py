@@ -17,7 +17,7 @@ SIZES = (96, 64, 32)
 """Sides of the images that a small network is given, in pixels."""
 WIDTHS = {"small-resnet": (64, 32), "small-vit": (96, 64)}
 _LOOKED_AT = 256
-_PLAIN = Preprocessing(resize=(32, 32), resample="bicubic", crop=None, mean=(0.0,) * 3, std=(1.0,) * 3)
+_PLAIN = Preprocessing(resize=(32, 32), resample="bicubic", crop=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
