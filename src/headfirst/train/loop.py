@@ -326,7 +326,7 @@ def _restore(
 
 
 def _laid_out_like(parameter: Tensor, state: Tensor) -> Tensor:
-    """On the parameter's device and in its memory layout, which fused optimisers take for granted: a file keeps none."""
+    """On the parameter's device and in its memory layout, which fused optimisers take for granted; files keep none."""
     if state.shape != parameter.shape:
         return state.to(parameter.device)
     return torch.empty_like(parameter, dtype=state.dtype, requires_grad=False).copy_(state)
