@@ -188,9 +188,10 @@ def test_a_fused_optimiser_goes_on_with_kernels_laid_out_channels_last(tmp_path:
         torch.manual_seed(0)
         module = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
         for until_epoch in until:
-            train(module, lambda batch: module(images[batch.indices]).square().mean(), [{"params": [module.weight], "lr": 0.1}],
-                  Optimisation(epochs=4, batch_size=8), num_samples=8, seed=0, directory=directory,
-                  until_epoch=until_epoch, optimiser=lambda groups: torch.optim.AdamW(groups, fused=True))  # fmt: skip
+            train(module, lambda batch: module(images[batch.indices]).square().mean(),
+                  [{"params": [module.weight], "lr": 0.1}], Optimisation(epochs=4, batch_size=8), num_samples=8, seed=0,
+                  directory=directory, until_epoch=until_epoch,
+                  optimiser=lambda groups: torch.optim.AdamW(groups, fused=True))  # fmt: skip
         return module.weight.detach()
 
     assert torch.equal(fit_kernels(tmp_path, 1, None), fit_kernels(None, None))
