@@ -50,11 +50,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         undisturbed, seconds = timed(Path(scratch) / "undisturbed", options)
         print(f"undisturbed: {undisturbed['steps']} steps, {seconds:.1f} s", file=sys.stderr)
-        at_random, in_writing = [], []
-        for number in range(options.runs):
+        at_random, missed, in_writing = [], [], []  # missed: ended before they were to be killed
+        while len(at_random) < options.runs:
             shares = [chance.random() for _ in range(chance.randint(1, MOST_KILLS))]
             waits = [partial(wait, share, seconds, undisturbed["steps"]) for share in shares]
-            at_random.append(disturbed(Path(scratch) / f"run-{number}", waits, undisturbed, options))
+            run = disturbed(Path(scratch) / f"run-{len(at_random)}-{len(missed)}", waits, undisturbed, options)
+            (at_random if run["killed_after_steps"] else missed).append(run)
         for number in range(options.while_writing):
             waits = [partial(wait_for_writing, chance.random() / 2, seconds, undisturbed["steps"])]
             in_writing.append(disturbed(Path(scratch) / f"writing-{number}", waits, undisturbed, options))

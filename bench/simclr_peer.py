@@ -98,8 +98,10 @@ def lightly(net: torch.nn.Module, folder: str, size: int, batch: int) -> None:
 
 
 def declare_compiled_operators() -> torch.library.Library | None:
-    """The names of torchvision's operators with nothing behind them, for as long as what is returned is kept; None where
-    the operators themselves can be loaded."""
+    """The names of torchvision's operators with nothing behind them, for as long as what is returned is kept.
+
+    None where the operators themselves can be loaded.
+    """
     [folder] = find_spec("torchvision").submodule_search_locations  # pyright: ignore[reportOptionalMemberAccess]
     try:
         torch.ops.load_library(next(Path(folder).glob("_C*.so")))

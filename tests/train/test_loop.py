@@ -181,6 +181,22 @@ def test_optimisation_refuses_nonsense():
         Optimisation(epochs=0, batch_size=1)
 
 
+def test_a_fused_optimiser_goes_on_with_kernels_laid_out_channels_last(tmp_path: Path):
+    images = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    def fit_kernels(directory: Path | None, *until: int | None) -> Tensor:
+        torch.manual_seed(0)
+        module = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        for until_epoch in until:
+            train(module, lambda batch: module(images[batch.indices]).square().mean(),
+                  [{"params": [module.weight], "lr": 0.1}], Optimisation(epochs=4, batch_size=8), num_samples=8, seed=0,
+                  directory=directory, until_epoch=until_epoch,
+                  optimiser=lambda groups: torch.optim.AdamW(groups, fused=True))  # fmt: skip
+        return module.weight.detach()
+
+    assert torch.equal(fit_kernels(tmp_path, 1, None), fit_kernels(None, None))
+
+
 SCRIPT = """
 import sys, time, torch
 sys.path.insert(0, {here!r})

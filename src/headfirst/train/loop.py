@@ -320,12 +320,19 @@ def _restore(
     for i, parameter in enumerate(parameters):
         prefix = f"optimiser.{i}."
         optimiser.state[parameter] = {
-            k.removeprefix(prefix): v if k.endswith(".step") else v.to(parameter.device)
+            k.removeprefix(prefix): v if k.endswith(".step") else _laid_out_like(parameter, v)
             for k, v in tensors.items()
             if k.startswith(prefix)
         }
     for i, tensor in enumerate(ema):
         tensor.copy_(tensors[f"ema.{i}"])
+
+
+def _laid_out_like(parameter: Tensor, state: Tensor) -> Tensor:
+    """On the parameter's device and in its memory layout, which fused optimisers take for granted; files keep none."""
+    if state.shape != parameter.shape:
+        return state.to(parameter.device)
+    return torch.empty_like(parameter, dtype=state.dtype, requires_grad=False).copy_(state)
 
 
 def _log(directory: Path | None, world: World, **record: int | float) -> None:
