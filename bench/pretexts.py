@@ -47,6 +47,8 @@ EPOCHS = {
 }
 SHOTS = (1, 5, 10)
 DRAWS = 5
+MIN_STEPS = 150
+"""Of supervised training on few labels, at a learning rate of 1e-3."""
 
 
 def main() -> None:
@@ -173,13 +175,15 @@ def table(
         return {split: embed(backbone, prepare_split(part, backbone.preprocessing)[0])
                 for split, part in {"train": train, **{s: images[s] for s in splits}}.items()}  # fmt: skip
 
-    def supervised(backbone: PretrainedBackbone) -> Callable[[int, int], Mapping[str, Predictions]]:
+    def supervised(backbone: PretrainedBackbone, decay: float) -> Callable[[int, int], Mapping[str, Predictions]]:
         known = prepare_split(train, backbone.preprocessing)[0]
         asked = {split: prepare_split(images[split], backbone.preprocessing)[0] for split in splits}
 
         def fit(k: int, draw: int) -> Mapping[str, Predictions]:
-            recipe = FineTune(lr=1e-3, epochs=30, mirror=images.mirror)
-            model = recipe.fit(backbone, few_shot(known, k, seed=draw), seed=draw)
+            few = few_shot(known, k, seed=draw)
+            epochs = max(10, -(-MIN_STEPS // -(-len(few) // FineTune().batch_size)))
+            recipe = FineTune(lr=1e-3, epochs=epochs, layer_decay=decay, mirror=images.mirror)
+            model = recipe.fit(backbone, few, seed=draw)
             return {split: model.predictions(part) for split, part in asked.items()}
 
         return fit
@@ -188,9 +192,9 @@ def table(
     pixels = {s: raw_pixels(prepare_split(part, plain)[0])
               for s, part in {"train": train, **{s: images[s] for s in splits}}.items()}  # fmt: skip
     arms = {"raw pixels": pixels, **{arm: [features(b) for b in several] for arm, several in backbones.items()}}
-    arms["supervised from nothing"] = supervised(backbones["random initialisation"][0])
+    arms["supervised from nothing"] = supervised(backbones["random initialisation"][0], 1.0)
     masked = next(arm for arm in backbones if arm.startswith("masked"))
-    arms[f"{masked}, fine-tuned"] = supervised(backbones[masked][0])
+    arms[f"{masked}, fine-tuned"] = supervised(backbones[masked][0], FineTune().layer_decay)
     found = label_efficiency(arms, train, shots=SHOTS, draws=DRAWS, splits=splits, start=start, progress=say)
     print("\n" + found.as_markdown())
     print("\n".join(found.verdicts()))

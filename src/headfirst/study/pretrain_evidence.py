@@ -33,7 +33,7 @@ DEPTH_SHOTS = 10
 """Labels a class of the probes at several depths."""
 MOST_ASKED = 2000
 """Images of each split that it is asked on."""
-TUNED_LR, TUNED_EPOCHS = 1e-3, 20
+TUNED_LR, TUNED_STEPS = 1e-3, 100
 """Of fine-tuning a masked autoencoder; fixed beforehand."""
 RANDOM = "random initialisation"
 _RECONSTRUCTED = 8
@@ -136,8 +136,9 @@ def _fine_tuned(
     """A classifier fine-tuned on the few labels of a draw."""
 
     def fit(k: int, draw: int) -> Mapping[str, Predictions]:
-        recipe = FineTune(lr=TUNED_LR, epochs=TUNED_EPOCHS, mirror=mirror)
-        model = recipe.fit(backbone, few_shot(train, k, seed=draw), seed=draw)
+        few = few_shot(train, k, seed=draw)
+        recipe = FineTune(lr=TUNED_LR, epochs=-(-TUNED_STEPS // -(-len(few) // FineTune().batch_size)), mirror=mirror)
+        model = recipe.fit(backbone, few, seed=draw)
         return {name: model.predictions(split) for name, split in asked.items()}
 
     return fit
