@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from headfirst.pretrain import Pretraining, Rotation, SimCLR, VICReg, replay, tr
 from headfirst.pretrain import training as module
 from headfirst.pretrain.health import Collapse, collapsed
 from headfirst.pretrain.signals import Reading
-from headfirst.train import load_checkpoint, save_checkpoint
+from headfirst.train import load_checkpoint, read_lines, save_checkpoint
 from tiny import make_split
 
 RECIPE = Pretraining(pretext=SimCLR(projection=8), epochs=4, batch_size=8, lr=1e-3)
@@ -217,7 +216,7 @@ class TestHealth:
             "epoch 3: collapsed (planted); went back to epoch 2, with the learning rate halved to 0.0005",
         )
         assert [r.epoch for r in done.readings] == [0, 1, 2, 3, 4]
-        first = json.loads((tmp_path / "attempt-0" / "readings.jsonl").read_text().splitlines()[2])
+        first = read_lines(tmp_path / "attempt-0" / "readings.jsonl")[2]
         assert done.readings[2].loss == first["loss"]  # up to there it is the same training
         assert done.record.finished
 

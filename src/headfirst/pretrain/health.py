@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from headfirst.errors import DivergenceError
 from headfirst.pretrain.pretraining import Pretraining
 from headfirst.pretrain.signals import Reading
-from headfirst.train import load_checkpoint, save_checkpoint
+from headfirst.train import append_line, load_checkpoint, read_lines, save_checkpoint
 
 MENDS = 3
 """Collapses that are mended before the run is given up."""
@@ -117,11 +116,7 @@ class Attempts:
             epoch = len(position["losses"])
             save_checkpoint(following, healthy.step, healthy.tensors, position)
             _copy_readings(self.folder, following, epoch)
-        line = {**asdict(collapse), "back_to": epoch, "change": what}
-        with self._record.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._record, {**asdict(collapse), "back_to": epoch, "change": what})
 
     def events(self) -> list[str]:
         """What happened, in words."""
@@ -131,16 +126,14 @@ class Attempts:
         ]
 
     def _seen(self) -> list[dict]:
-        if not self._record.is_file():
-            return []
-        return [json.loads(line) for line in self._record.read_text(encoding="utf-8").splitlines()]
+        return read_lines(self._record)
 
 
 def _copy_readings(old: Path, new: Path, until: int) -> None:
     """Readings up to the epoch that is gone back to."""
-    lines = (old / "readings.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if json.loads(line)["epoch"] <= until]
-    (new / "readings.jsonl").write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    for line in read_lines(old / "readings.jsonl"):
+        if line["epoch"] <= until:
+            append_line(new / "readings.jsonl", line)
 
 
 def _linked(source: str, target: str) -> None:

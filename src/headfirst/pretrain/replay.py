@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from headfirst.nn import PretrainedBackbone
 from headfirst.pretrain.health import Attempts
 from headfirst.pretrain.pretraining import Pretraining
 from headfirst.pretrain.training import train_backbone
-from headfirst.train import load_checkpoint
+from headfirst.train import append_line, load_checkpoint, read_lines
 from headfirst.types import Progress, silent
 
 
@@ -69,5 +68,7 @@ def replay(
 
 def _forget_readings(path: Path, until: int) -> None:
     """Readings after the epoch from which the run goes on."""
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["epoch"] <= until]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    kept = [line for line in read_lines(path) if line["epoch"] <= until]
+    path.unlink()
+    for line in kept:
+        append_line(path, line)

@@ -5,7 +5,6 @@ Shape letters: N images, D features, C classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from headfirst.metrics import effective_rank, feature_spread, leave_one_out_knn,
 from headfirst.nn import PretrainedBackbone
 from headfirst.pretrain.dino import StudentAndTeacher
 from headfirst.pretrain.simclr import TwoViews
+from headfirst.train import append_line, read_lines
 from headfirst.types import Preprocessing
 
 WATCHED = 512
@@ -128,10 +128,8 @@ class Readings:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
         self.found: dict[int, Reading] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                reading = Reading(**json.loads(line))
-                self.found[reading.epoch] = reading
+        for line in read_lines(path):
+            self.found[line["epoch"]] = Reading(**line)
 
     def __contains__(self, epoch: int) -> bool:
         return epoch in self.found
@@ -143,9 +141,7 @@ class Readings:
         """Keep one more."""
         self.found[reading.epoch] = reading
         if self.writes:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(reading)) + "\n")
+            append_line(self.path, asdict(reading))
 
     def all(self) -> tuple[Reading, ...]:
         """In the order of the epochs."""

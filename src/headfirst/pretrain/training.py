@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from headfirst.data import ImageSplit, geometry_key, prepare_split
+from headfirst.data.rows import write_atomically
 from headfirst.errors import DivergenceError, InputError
 from headfirst.features import kept_threads, torch_threads
 from headfirst.nn import (
@@ -114,7 +115,8 @@ def train_backbone(
         run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), world, checkpoint_seconds, progress)
         attempts = Attempts(work)
         recipe = attempts.recipe(recipe)
-        while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
+        where = f"the last healthy checkpoint is in {work / 'healthy'}" if directory else "no checkpoint was kept"
+        while (outcome := _attempt_naming(where, run, recipe, attempts, until_epoch)).collapse is not None:
             collapse, before = outcome.collapse, recipe
             attempts.require_another(before, collapse)
             recipe, _ = before.mended(attempts.number)
@@ -161,6 +163,16 @@ class _Outcome:
     collapse: Collapse | None
 
 
+def _attempt_naming(
+    where: str, run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: int | None
+) -> _Outcome:
+    """`_attempt`, whose failure says what can be returned to."""
+    try:
+        return _attempt(run, recipe, attempts, until_epoch)
+    except DivergenceError as error:
+        raise DivergenceError(f"{error}; {where}") from error
+
+
 def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: int | None) -> _Outcome:
     """Train and read in turns, until the end or a collapse."""
     folder, world = attempts.folder, run.world
@@ -202,25 +214,22 @@ def _train(run: _Run, recipe: Pretraining, learner: Any, folder: Path, until_epo
         adam.register_step_post_hook(lambda *_: learner.stepped())
         return adam
 
-    try:
-        return train(
-            learner,
-            _loss(run, recipe, learner, workers),
-            groups,
-            recipe.optimisation,
-            num_samples=len(run.pool),
-            seed=run.seed,
-            fingerprint=_identity(run, recipe),
-            directory=folder,
-            until_epoch=None if until_epoch == recipe.epochs else until_epoch,
-            checkpoint_seconds=run.checkpoint_seconds,
-            optimiser=optimiser,
-            relieve=lambda: run.memory.halve(recipe),
-            progress=run.progress,
-            stage=f"pre-training ({recipe.pretext.method})",
-        )
-    except DivergenceError as error:
-        raise DivergenceError(f"{error}; the last healthy checkpoint is in {run.work / 'healthy'}") from error
+    return train(
+        learner,
+        _loss(run, recipe, learner, workers),
+        groups,
+        recipe.optimisation,
+        num_samples=len(run.pool),
+        seed=run.seed,
+        fingerprint=_identity(run, recipe),
+        directory=folder,
+        until_epoch=None if until_epoch == recipe.epochs else until_epoch,
+        checkpoint_seconds=run.checkpoint_seconds,
+        optimiser=optimiser,
+        relieve=lambda: run.memory.halve(recipe),
+        progress=run.progress,
+        stage=f"pre-training ({recipe.pretext.method})",
+    )
 
 
 def _loss(run: _Run, recipe: Pretraining, learner: Any, workers: dist.ProcessGroup | None) -> Any:
@@ -259,7 +268,7 @@ class MicroBatch:
         """Half as many from now on; False where it is one already."""
         now = self.size(recipe) or recipe.batch_size
         if now > 1:
-            self.path.write_text(str(now // 2))
+            write_atomically(self.path, str(now // 2).encode())
         return now > 1
 
     def events(self) -> list[str]:
@@ -273,7 +282,7 @@ class MicroBatch:
 def _taught(run: _Run, learner: Any) -> PretrainedBackbone:
     """The backbone to keep, as it was given but for its weights."""
     backbone: PretrainedBackbone = copy.deepcopy(learner.taught()).eval().cpu()
-    if untrained_statistics(run.start):
+    if untrained_statistics(run.start) and len(run.shown) > 1:
         settle_batch_norm(backbone, normalised_batches(run.shown, backbone.preprocessing))
     for parameter, before in zip(backbone.parameters(), run.start.parameters(), strict=True):
         parameter.grad = None

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from headfirst.data import ImageSet, ImageSplit, prepare_split, unlabelled_pool
+from headfirst.data.rows import write_atomically
 from headfirst.errors import DivergenceError, FingerprintError
 from headfirst.features import embed, save_embeddings
 from headfirst.nn import PretrainedBackbone
@@ -130,7 +131,8 @@ def _planned(
         return plan["choice"], replace(recipe, epochs=plan["epochs"])
     found = plan_time(origin.makers, pool, recipe, minutes=minutes, seed=seed, device=device, progress=progress)
     work.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({"minutes": minutes, "choice": found.choice, "epochs": found.epochs}))
+    plan = {"minutes": minutes, "choice": found.choice, "epochs": found.epochs}
+    write_atomically(record, json.dumps(plan).encode())
     told(
         f"{minutes:g} minutes: {origin.names[found.choice]} for {found.epochs} epochs, "
         f"{1000 * found.seconds_per_step:.0f} ms a step"

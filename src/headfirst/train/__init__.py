@@ -3,6 +3,7 @@
 from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from headfirst.train.decay import decay_groups
 from headfirst.train.distributed import World, join_world, sharing_workers, together, told_by_first
+from headfirst.train.lines import append_line, read_lines
 from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, train
 from headfirst.train.signals import graceful_stop
 from headfirst.train.tensorboard import write_events
@@ -14,11 +15,13 @@ __all__ = [
     "Optimisation",
     "TrainRecord",
     "World",
+    "append_line",
     "decay_groups",
     "graceful_stop",
     "join_world",
     "learning_rate_factor",
     "load_checkpoint",
+    "read_lines",
     "save_checkpoint",
     "sharing_workers",
     "together",
