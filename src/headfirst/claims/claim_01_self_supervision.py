@@ -300,7 +300,7 @@ def _rows(found: LabelEfficiency, scratch: Mapping[str, str]) -> list[Comparison
     saved = [s for s in found.saved if (s.baseline, s.split) == (SCRATCH, test) and s.labels < s.most]
     rows += [
         judged(f"labels a class that {SCRATCH} needs for as much as {s.arm} with {s.labels}",
-               Interval(s.value, s.low, s.high), "above", s.labels, primary=False)
+               Interval(s.value, s.low, s.high), "above", float(s.labels), primary=False)
         for name in PRETEXTS for s in saved if s.arm == name
     ]  # fmt: skip
     return rows
