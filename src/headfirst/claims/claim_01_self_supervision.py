@@ -131,10 +131,11 @@ def run(
         seen = pictures.seen_by(network.make(0))
         arms[network.scratch] = _from_scratch(network, seen, work, progress)
         for name in network.pretexts:
-            arms[name] = []
+            taught = []
             for i, seed in enumerate(seeds):
-                arms[name].append(_pretrained(network, name, recipes[name], seen, seed, work, progress))
+                taught.append(_pretrained(network, recipes[name], seen, seed, work, progress))
                 progress(f"pre-trainings ({name})", i + 1, len(seeds))
+            arms[name] = taught
     scratch = {name: network.scratch for network in several for name in network.pretexts}
     others = [arm for arm in scratch.values() if arm != SCRATCH]
     found = label_efficiency(arms, pictures.train, shots=labels, draws=draws, splits=tuple(pictures.asked),
@@ -222,7 +223,6 @@ def _can_be_set(pretext: str, backbone: str) -> bool:
 
 def _pretrained(
     network: Network,
-    name: str,
     recipe: Pretraining,
     pictures: Pictures,
     seed: int,
