@@ -25,7 +25,11 @@ class Claim:
 WITH_TEXT = (8, 9, 10)
 """Claims that can be asked of a dual encoder; 8 must be."""
 
+FROM_NOTHING = (1,)
+"""Claims that need no backbone: small networks are drawn where none is given."""
+
 CLAIMS: Mapping[int, Claim] = {
+    1: Claim("Self-supervision answers the cost of labels", "claim_01_self_supervision"),
     2: Claim("Fine-tuning moves the backbone, linear probing does not", "claim_02_what_moves"),
     3: Claim("Out of distribution, the probe usually beats fine-tuning", "claim_03_probe_away"),
     4: Claim("In-domain and out-of-domain directions are (nearly) perpendicular", "claim_04_perpendicular"),
@@ -41,7 +45,7 @@ CLAIMS: Mapping[int, Claim] = {
 def run_claim(
     number: int,
     data: ImageSet,
-    backbone: PretrainedBackbone | DualEncoder,
+    backbone: PretrainedBackbone | DualEncoder | None,
     *,
     seeds: int = 5,
     quick: bool = False,
@@ -52,13 +56,14 @@ def run_claim(
 
     Args:
         data: with train, val, test; the embedded digits or the user's own.
-        backbone: for claim 8 a dual encoder; 9 and 10 take either, the others the backbone alone.
+        backbone: for claim 8 a dual encoder; 9 and 10 take either, the others the backbone alone. Claim 1 takes only
+            its architecture, and small networks where it is None.
         seeds: training seeds, at least 2.
         quick: fewer seeds and steps; the result says so.
         work: keeps what was finished, so that the same call resumes; claims 3 and 7 share it.
 
     Raises:
-        InputError: no such claim, fewer than two seeds, or the wrong kind of backbone.
+        InputError: no such claim, fewer than two seeds, or no backbone, or the wrong kind.
     """
     if number not in CLAIMS:
         raise InputError(f"there is no claim {number} yet; claims are {', '.join(map(str, CLAIMS))}")
@@ -66,7 +71,11 @@ def run_claim(
         raise InputError(f"an interval over seeds needs at least 2, got {seeds}")
     if isinstance(backbone, DualEncoder) and number not in WITH_TEXT:
         raise InputError(f"claim {number} is about an image backbone; pass encoder.image_alone()")
-    if number == 8 and not isinstance(backbone, DualEncoder):
+    if backbone is None and number not in FROM_NOTHING:
+        raise InputError(
+            f"claim {number} is about a pretrained backbone; pass one, such as load_backbone('builtin/glyph')"
+        )
+    if backbone is not None and number == 8 and not isinstance(backbone, DualEncoder):
         raise InputError(f"claim 8 needs a text tower, and {backbone.name} has none; name an image-text backbone")
     module = import_module(f"headfirst.claims.{CLAIMS[number].module}")
     return module.run(data, backbone, range(2 if quick else seeds), quick=quick, work=work, progress=progress)
@@ -83,4 +92,14 @@ def write_claim(result: ClaimResult, directory: Path) -> Path:
     return figure
 
 
-__all__ = ["CLAIMS", "WITH_TEXT", "Claim", "ClaimResult", "Comparison", "over_seeds", "run_claim", "write_claim"]
+__all__ = [
+    "CLAIMS",
+    "FROM_NOTHING",
+    "WITH_TEXT",
+    "Claim",
+    "ClaimResult",
+    "Comparison",
+    "over_seeds",
+    "run_claim",
+    "write_claim",
+]

@@ -35,7 +35,7 @@ def claims(
     quiet: QuietOption = False,
 ) -> None:
     """List the claims, or run one and print its figures, verdict and picture."""
-    from headfirst.claims import CLAIMS, WITH_TEXT, run_claim, write_claim
+    from headfirst.claims import CLAIMS, FROM_NOTHING, WITH_TEXT, run_claim, write_claim
 
     if number is None:
         for claim_number, claim in CLAIMS.items():
@@ -46,7 +46,8 @@ def claims(
     if number == 8 and backbone is None and data == DIGITS:
         backbone = GLYPH_CLIP
     encoder = text_tower_of(backbone) if number in WITH_TEXT else None
-    model = encoder or open_backbone(backbone, data)
+    drawn = number in FROM_NOTHING and backbone is None
+    model = None if drawn else encoder or open_backbone(backbone, data)
     with progress_display(quiet=quiet) as progress:
         result = run_claim(number, open_images(data, None), model, seeds=seeds, quick=quick, work=out / "work",
                            progress=progress)  # fmt: skip

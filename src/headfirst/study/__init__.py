@@ -7,6 +7,7 @@ from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
 from headfirst.study.label_plan import LabelBudget, LabelPlan, plan_labels
 from headfirst.study.main_job import METHODS, Run, run
+from headfirst.study.origin import Origin, small_network
 from headfirst.study.plan import Step, plan
 from headfirst.study.preflight import Preflight, preflight
 from headfirst.study.pretrain_evidence import did_it_help
@@ -22,6 +23,7 @@ __all__ = [
     "LabelBudget",
     "LabelEfficiency",
     "LabelPlan",
+    "Origin",
     "Preflight",
     "PretrainOutcome",
     "PretrainReport",
@@ -44,4 +46,5 @@ __all__ = [
     "run",
     "search_image",
     "search_text",
+    "small_network",
 ]
