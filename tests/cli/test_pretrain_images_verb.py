@@ -124,6 +124,11 @@ def test_identical_images_are_refused_where_they_would_have_to_be_told_apart(hea
         (["--micro-batch", 0], "micro_batch must be at least 1"),
         (["--size", 8], "size must be at least 16"),
         (["--text-tower", "somewhere"], "is for --method clip"),
+        (["--dim", 8], "--dim is for --method clip"),
+        (["--method", "clip", "--no-look"], "--no-look is not for --method clip"),
+        (["--method", "clip", "--views", "handwriting"], "--views is not for --method clip"),
+        (["--minutes", 1, "--epochs", 3], "--minutes chooses the epochs"),
+        (["--batch-size", 1], "batch_size must be at least 2"),
     ],
 )
 def test_refusals_come_before_any_work(headfirst, photo_folder, tmp_path, arguments, message):
@@ -153,6 +158,65 @@ def test_a_stopped_run_goes_on_only_with_its_own_recipe(headfirst, photo_folder,
     headfirst("pretrain", root / "pictures", *QUICK, "--out", whole)
     assert load_backbone(out).fingerprint == load_backbone(whole).fingerprint
     assert not (tmp_path / ".x.training").exists()
+
+
+@pytest.mark.parametrize("where", ["headfirst.study.pretraining.evidence", "headfirst.report.write_pretrain"])
+def test_stopped_after_training_it_keeps_the_backbone_and_goes_on(
+    headfirst, photo_folder, tmp_path, monkeypatch, where
+):
+    from headfirst.errors import Interrupted
+
+    root, out = photo_folder({"pictures": 9}), tmp_path / "x"
+
+    def stop(*_, **__):
+        raise Interrupted("stopped here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, stop)
+        headfirst("pretrain", root / "pictures", *QUICK, "--out", out, code=1)
+    kept = load_backbone(out).fingerprint
+    headfirst("pretrain", root / "pictures", *QUICK, "--out", out)
+    assert load_backbone(out).fingerprint == kept
+    assert (out / "pretrain.html").is_file()
+    assert not (tmp_path / ".x.training").exists()
+    refused = headfirst("pretrain", root / "pictures", *QUICK, "--out", out, code=2)
+    assert "holds files already" in refused.stderr
+
+
+def test_a_refused_fresh_start_keeps_what_was_trained(headfirst, photo_folder, tmp_path):
+    root, work = photo_folder({"pictures": 3}), tmp_path / ".x.training"
+    work.mkdir()
+    headfirst("pretrain", root / "pictures", "--fresh", "--lr", 0, "--out", tmp_path / "x", code=2)
+    assert work.is_dir()
+
+
+def test_a_plan_is_not_taken_over_by_another_recipe(headfirst, photo_folder, checkpoints, tmp_path, monkeypatch):
+    from headfirst.errors import Interrupted
+    from headfirst.pretrain import TimePlan
+    from headfirst.study import pretraining
+
+    root = photo_folder({"pictures": 9})
+    plan = TimePlan(choice=1, epochs=2, seconds_per_step=1.0, reading_seconds=1.0, tried=(1, 2))
+
+    def stop(*_, **__):
+        raise Interrupted("stopped here")
+
+    monkeypatch.setattr(pretraining, "plan_time", lambda *_, **__: plan)
+    monkeypatch.setattr(pretraining, "preflight", stop)
+    given = ("pretrain", root / "pictures", "--minutes", 1, "--method", "rotation", "--out", tmp_path / "x")
+    headfirst(*given, code=1)
+    refused = headfirst(*given, "--backbone", checkpoints("resnet"), code=2)
+    assert "planned for 1 minutes, or for another recipe" in refused.stderr
+
+
+def test_what_is_also_in_test_is_not_learned_from(headfirst, photo_folder, tmp_path):
+    root = photo_folder({f"{split}/{name}": 3 for split in ("train", "test") for name in ("cat", "dog")})
+    (root / "unlabelled").mkdir()
+    for path in (root / "test" / "cat").iterdir():
+        (root / "unlabelled" / path.name).write_bytes(path.read_bytes())
+    called = headfirst("pretrain", root, *QUICK[:6], "--no-look", "--out", tmp_path / "x")
+    assert "3 images are also in test or a shift" in called.stderr
+    assert "4 images, simclr" in called.stdout  # val is cut from train
 
 
 def test_what_holds_captions(photo_folder: Callable[..., Path], tmp_path: Path):

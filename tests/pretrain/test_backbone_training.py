@@ -15,7 +15,7 @@ from headfirst.errors import DataError, DivergenceError, FingerprintError, Input
 from headfirst.nn import PretrainedBackbone, load_backbone, untrained_backbone
 from headfirst.pretrain import Pretraining, Rotation, SimCLR, VICReg, replay, train_backbone
 from headfirst.pretrain import training as module
-from headfirst.pretrain.health import Collapse, collapsed
+from headfirst.pretrain.health import Attempts, Collapse, collapsed
 from headfirst.pretrain.signals import Reading
 from headfirst.train import load_checkpoint, read_lines, save_checkpoint
 from tiny import make_split
@@ -229,6 +229,27 @@ class TestHealth:
         assert torch.equal(weights(parts.backbone), weights(whole.backbone))
         assert parts.events == whole.events
 
+    @pytest.mark.parametrize("act", ["mend", "healthy"])
+    def test_killed_before_a_checkpoint_is_judged_it_is_judged_again(self, start, pool, tmp_path, monkeypatch, act):
+        self.collapse_once(monkeypatch, 3)
+        whole = train_backbone(start, pool, RECIPE, directory=tmp_path / "whole")
+        self.collapse_once(monkeypatch, 3)
+        true = getattr(Attempts, act)
+
+        def killed(attempts, *given):
+            if act == "mend" or load_checkpoint(given[0]).step == 4:  # after the second epoch
+                raise KeyboardInterrupt
+            true(attempts, *given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Attempts, act, killed)
+            with pytest.raises(KeyboardInterrupt):
+                train_backbone(start, pool, RECIPE, directory=tmp_path / "a")
+        self.collapse_once(monkeypatch, 3)
+        parts = train_backbone(start, pool, RECIPE, directory=tmp_path / "a")
+        assert parts.events == whole.events
+        assert torch.equal(weights(parts.backbone), weights(whole.backbone))
+
     def test_without_a_healthy_checkpoint_it_begins_anew(self, start, pool, monkeypatch):
         self.collapse_once(monkeypatch, 1)
         recipe = replace(RECIPE, pretext=VICReg(expansion=8, variance=0.0))
@@ -257,6 +278,13 @@ class TestHealth:
         with pytest.raises(DivergenceError, match=r"step 4: the loss is nan.*last healthy checkpoint is in .*healthy"):
             train_backbone(start, pool, RECIPE, directory=tmp_path)
         assert load_checkpoint(tmp_path / "healthy").position["losses"].__len__() == 2
+        with pytest.raises(DivergenceError, match=r"step 4: .*no healthy checkpoint was kept"):
+            train_backbone(start, pool, RECIPE)
+
+    def test_without_a_healthy_checkpoint_none_is_named(self, start, pool, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "_loss", lambda *_: lambda batch: torch.tensor(float("nan"), requires_grad=True))
+        with pytest.raises(DivergenceError, match=r"step 0: the loss is nan.*no healthy checkpoint was kept"):
+            train_backbone(start, pool, RECIPE, directory=tmp_path)
 
 
 class TestBatchNorm:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headfirst.errors import InputError
@@ -48,6 +50,23 @@ def test_time_for_less_than_an_epoch_is_refused_with_what_it_takes(measured):
         plan(0.005)
     with pytest.raises(InputError, match="minutes must be positive"):
         plan(-1.0)
+
+
+def test_decoding_is_not_taken_for_a_look_at_the_signals(monkeypatch):
+    from headfirst.nn import untrained_backbone
+
+    given = []
+
+    def train(backbone, images, recipe, *, labelled, progress, **_):
+        given.extend([images, labelled])
+        for step in range(6):
+            progress("pre-training", step, 6)
+
+    monkeypatch.setattr(module, "train_backbone", train)
+    raw = replace(POOL, hashes=None, pixels=None)
+    module.measure(untrained_backbone("small-resnet", seed=0, size=16, width=32), raw, RECIPE, labelled=raw, seed=0,
+                   device="cpu")  # fmt: skip
+    assert [images.pixels is not None for images in given] == [True, True]
 
 
 def test_a_step_is_measured(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -100,26 +101,37 @@ def pretrain(
     Rerunning the same command resumes a stopped training. Labels, and a `val` split, are only asked afterwards whether
     it helped; they choose nothing.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("headfirst pretrain is one process; for several, torchrun a script that calls train_backbone")
+    training = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
+    its_own = not fresh and (training / "saving").is_file()  # stopped while it was writing
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not its_own)):
         raise InputError(f"--out {out} holds files already; give a new or an empty folder")
     out_folder(out)
     if method is not None and method not in METHODS:
         raise InputError(f"--method {method!r} is none of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
-    if fresh:
-        shutil.rmtree(out.with_name(f".{out.name}.training"), ignore_errors=True)
     if method == "clip" or (method is None and _has_captions(data)):
         if lock not in ("none", "image", "text"):
             raise InputError(f"--lock takes none, image or text, got {lock!r}")
-        _refuse(minutes=minutes, from_nothing=from_nothing, size=size, teacher=teacher, verify=verify)
+        _refuse(minutes=minutes, from_nothing=from_nothing, size=size, teacher=teacher, verify=verify,
+                no_look=no_look, views=None if views == "auto" else views)  # fmt: skip
         from headfirst.pretrain import CLIP
 
         clip = CLIP(epochs=32 if epochs is None else epochs, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
                     mirror=not no_mirror, locked_image=lock == "image", locked_text=lock == "text")  # fmt: skip
         encoder = _towers(backbone, text_tower, dim, loss, seed)
-        _pretrain_pairs(data, encoder, clip, home, seed, out, resolve_device(device), as_json, quiet)
+        _pretrain_pairs(data, encoder, clip, home, seed, out, resolve_device(device), fresh, as_json, quiet)
         return
-    if text_tower is not None or lock != "none":
-        raise InputError(f"{'--text-tower' if text_tower is not None else '--lock'} is for --method clip; leave it out")
+    for name, given in (
+        ("text-tower", text_tower),
+        ("lock", lock != "none"),
+        ("dim", dim != 256),
+        ("loss", loss != "softmax"),
+    ):
+        if given:
+            raise InputError(f"--{name} is for --method clip; leave it out")
+    if minutes is not None and epochs is not None:
+        raise InputError("--minutes chooses the epochs; give it or --epochs")
     from headfirst.pretrain import Pretraining
 
     images = _images(data, home)
@@ -130,6 +142,8 @@ def pretrain(
                          views=_views(views, data, pretext, mirror))  # fmt: skip
     where = resolve_device(device)
     origin = _origin(backbone, from_nothing, size, pretext.method, images, seed)
+    if fresh:
+        shutil.rmtree(training, ignore_errors=True)
     _pretrain_images(images, origin, recipe, out, minutes, not no_look, verify, seed, where, as_json, quiet)
 
 
@@ -220,8 +234,7 @@ def _pretrain_images(
     with progress_display(quiet=quiet) as progress:
         done = pretrain_images(images, origin, recipe, out, minutes=minutes, look=look, verify=verify, seed=seed,
                                device=device, told=lambda sentence: note(sentence, quiet=quiet),
-                               progress=progress)  # fmt: skip
-    page = write_pretrain(done.report, out)
+                               written=lambda report: write_pretrain(report, out), progress=progress)  # fmt: skip
     if as_json:
         say(pretrain_json(done.report))
         return
@@ -236,7 +249,7 @@ def _pretrain_images(
     if done.verified is not None:
         say(done.verified)
     say(f"backbone: {out}")
-    say(f"page: {page}")
+    say(f"page: {out / 'pretrain.html'}")
     _listed(done.quarantined, "were set aside")
 
 
@@ -248,6 +261,7 @@ def _pretrain_pairs(
     seed: int,
     out: Path,
     device: str,
+    fresh: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -257,6 +271,8 @@ def _pretrain_pairs(
     pairs = PairSet.open(data, home=home)
     training = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
     val = pairs.splits.get("val")
+    if fresh:
+        shutil.rmtree(training, ignore_errors=True)
     with progress_display(quiet=quiet) as progress:
         done = train_pairs(encoder, pairs["train"], recipe, val=val, seed=seed, directory=training, device=device,
                            progress=progress)  # fmt: skip

@@ -100,8 +100,8 @@ class Attempts:
         """
         if self.number == MENDS:
             raise DivergenceError(
-                f"{recipe.pretext.method} collapsed once more after {MENDS} mends ({collapse.why}); the last healthy "
-                f"checkpoint is in {self.work / 'healthy'}; try a smaller learning rate, or another pretext"
+                f"{recipe.pretext.method} collapsed once more after {MENDS} mends ({collapse.why}); try a smaller "
+                "learning rate, or another pretext"
             )
 
     def mend(self, recipe: Pretraining, collapse: Collapse, identity: Callable[[Pretraining], str]) -> None:

@@ -45,6 +45,8 @@ class Pretraining:
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:
             raise InputError(f"micro_batch must be at least 1, or None for the whole batch; got {self.micro_batch}")
+        if self.pretext.compares and self.batch_size == 1:
+            raise InputError(f"{self.pretext.method} compares the images of a batch; batch_size must be at least 2")
         if not 0 < self.lr < float("inf") or not self.weight_decay >= 0:
             raise InputError(f"lr must be positive and weight_decay at least 0, got {self.lr} and {self.weight_decay}")
         _ = self.optimisation  # checks its own fields

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from headfirst.data import ImageSplit
+from headfirst.data import ImageSplit, prepare_split
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone
 from headfirst.pretrain.pretraining import Pretraining
+from headfirst.pretrain.signals import watched
 from headfirst.pretrain.training import CHECKS, train_backbone
 from headfirst.types import Progress, silent
 
@@ -60,19 +61,21 @@ def plan_time(
 
     Args:
         candidates: make a backbone each, the largest first; with one, only the epochs are chosen.
-        minutes: for the training, the looks at it included.
+        minutes: for measuring and training, the looks at it included; not for mending a collapse.
 
     Raises:
         InputError: minutes that are not positive, or not enough for one pass over the images by the smallest.
     """
     if not 0 < minutes < float("inf"):
         raise InputError(f"minutes must be positive, got {minutes}")
+    began = time.monotonic()
     steps, tried = max(1, len(images) // recipe.batch_size), []
     step = reading = 0.0
     for number, make in enumerate(candidates):
         progress("measuring steps", number, len(candidates))
         step, reading = measure(make(), images, recipe, labelled=labelled, seed=seed, device=device)
-        tried.append(epochs_within(60 * minutes * SHARE, step * steps, reading))
+        left = 60 * minutes * SHARE - (time.monotonic() - began)  # measuring takes its time too
+        tried.append(epochs_within(left, step * steps, reading))
         if tried[-1] >= ENOUGH_EPOCHS:
             break
     progress("measuring steps", len(candidates), len(candidates))
@@ -109,6 +112,9 @@ def measure(
 ) -> tuple[float, float]:
     """Seconds of a step, the median of a few, and of a look at the signals."""
     few = images.take(range(min(len(images), _STEPS * recipe.batch_size)))
+    few = prepare_split(few, recipe.pretext.preprocessing(backbone))[0]  # decoded once, and not at every look
+    if labelled is not None:
+        labelled = prepare_split(watched(labelled, seed=seed), backbone.preprocessing)[0]
     moments: list[float] = []
 
     def watch(stage: str, done: int, total: int) -> None:

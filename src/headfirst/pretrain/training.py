@@ -115,12 +115,17 @@ def train_backbone(
         run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), world, checkpoint_seconds, progress)
         attempts = Attempts(work)
         recipe = attempts.recipe(recipe)
-        where = f"the last healthy checkpoint is in {work / 'healthy'}" if directory else "no checkpoint was kept"
-        while (outcome := _attempt_naming(where, run, recipe, attempts, until_epoch)).collapse is not None:
-            collapse, before = outcome.collapse, recipe
-            attempts.require_another(before, collapse)
-            recipe, _ = before.mended(attempts.number)
-            together(world, lambda c=collapse, r=before: attempts.mend(r, c, lambda changed: _identity(run, changed)))
+        try:
+            while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
+                collapse, before = outcome.collapse, recipe
+                attempts.require_another(before, collapse)
+                recipe, _ = before.mended(attempts.number)
+                together(world)  # all have counted the collapses before the first worker adds one
+                together(
+                    world, lambda c=collapse, r=before: attempts.mend(r, c, lambda changed: _identity(run, changed))
+                )
+        except DivergenceError as error:
+            raise DivergenceError(f"{error}; {_to_return_to(directory)}") from error
         backbone = _taught(run, outcome.learner)
         backbone.name = f"{start.name}, {recipe.pretext.method}"
         return BackboneTraining(
@@ -163,14 +168,10 @@ class _Outcome:
     collapse: Collapse | None
 
 
-def _attempt_naming(
-    where: str, run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: int | None
-) -> _Outcome:
-    """`_attempt`, whose failure says what can be returned to."""
-    try:
-        return _attempt(run, recipe, attempts, until_epoch)
-    except DivergenceError as error:
-        raise DivergenceError(f"{error}; {where}") from error
+def _to_return_to(directory: Path | None) -> str:
+    if directory is not None and (directory / "healthy").is_dir():
+        return f"the last healthy checkpoint is in {directory / 'healthy'}"
+    return "no healthy checkpoint was kept"
 
 
 def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: int | None) -> _Outcome:
@@ -189,11 +190,14 @@ def _attempt(run: _Run, recipe: Pretraining, attempts: Attempts, until_epoch: in
             continue
         record = _train(run, recipe, learner, folder, epoch)
         together(world)  # the next round reads what the first worker wrote
-        if epoch not in readings:
-            readings.add(read_signals(learner, run.shown, run.labelled, epoch=epoch, loss=record.losses[-1]))
-        if (collapse := collapsed(readings[epoch], readings[0])) is not None:
+        read = epoch in readings
+        loss = record.losses[-1]
+        now = readings[epoch] if read else read_signals(learner, run.shown, run.labelled, epoch=epoch, loss=loss)
+        if (collapse := collapsed(now, readings[0])) is not None:
             return _Outcome(learner, record, readings.all(), collapse)
         together(world, lambda: attempts.healthy(folder))
+        if not read:  # last: a run that is stopped before this looks and judges again
+            readings.add(now)
     assert record is not None  # the last epoch is never passed over
     return _Outcome(learner, record, readings.all(), None)
 
@@ -262,7 +266,9 @@ class MicroBatch:
 
     def size(self, recipe: Pretraining) -> int | None:
         """The recipe's, or what was left of it."""
-        return int(self.path.read_text()) if self.path.is_file() else recipe.micro_batch
+        if not self.path.is_file():
+            return recipe.micro_batch
+        return min(int(self.path.read_text()), recipe.micro_batch or recipe.batch_size)
 
     def halve(self, recipe: Pretraining) -> bool:
         """Half as many from now on; False where it is one already."""
@@ -291,6 +297,7 @@ def _taught(run: _Run, learner: Any) -> PretrainedBackbone:
 
 
 def _identity(run: _Run, recipe: Pretraining) -> str:
+    recipe = replace(recipe, micro_batch=None)  # another one changes memory, time and rounding
     text = f"pretext-1|{recipe!r}|{run.seed}|{run.pool.fingerprint}|{run.start.fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()
 

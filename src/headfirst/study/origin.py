@@ -83,5 +83,5 @@ def _short_side(source: object) -> int:
     try:
         with Image.open(source) as image:  # pyright: ignore[reportArgumentType]
             return min(image.size)
-    except OSError:
+    except (OSError, ValueError, Image.DecompressionBombError):
         return 0

@@ -209,7 +209,7 @@ def _aspect(source: Path | np.ndarray) -> float | None:
         try:
             with Image.open(source) as picture:  # reads the header alone
                 sides = picture.size
-        except (OSError, ValueError):
+        except (OSError, ValueError, Image.DecompressionBombError):
             return None
     else:
         sides = source.shape[:2]

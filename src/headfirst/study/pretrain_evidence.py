@@ -40,12 +40,17 @@ _RECONSTRUCTED = 8
 
 
 def evidence(
-    images: ImageSet, start: PretrainedBackbone, done: BackboneTraining, progress: Progress = silent
+    images: ImageSet,
+    start: PretrainedBackbone,
+    done: BackboneTraining,
+    *,
+    device: str = "cpu",
+    progress: Progress = silent,
 ) -> PretrainReport:
     """Everything that is looked at afterwards."""
     shown = _asked(images, done.backbone, progress)
     first = next(iter(shown.values()))
-    features = embed(done.backbone, first, progress=progress)
+    features = embed(done.backbone, first, device=device, progress=progress)
     return PretrainReport(
         name=images.name,
         method=done.recipe.pretext.method,
@@ -58,7 +63,7 @@ def evidence(
         neighbours=neighbours_of(features, first),
         outliers=outliers_of(features, first),
         reconstructions=_reconstructions(done, first),
-        depths=_depths(shown, done.backbone, progress),
+        depths=_depths(shown, done.backbone, device, progress),
         versions=versions(),
     )
 
@@ -77,8 +82,8 @@ def _tuned(done: BackboneTraining) -> str | None:
 
 
 def _asked(images: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> dict[str, ImageSplit]:
-    """What the report speaks of: what was learned from, and the labelled images of test and the shifts, at most so many
-    of each."""
+    """What the report speaks of: what was learned from, and the labelled images of test and the shifts, at most
+    `MOST_ASKED` of each of these."""
     found = {}
     for name in ("train" if "train" in images else UNLABELLED, "test", *images.shifts()):
         split = images[name] if name in ("train", UNLABELLED) else labelled(images, name)
@@ -101,6 +106,7 @@ def did_it_help(
     *,
     tuned: str | None = None,
     mirror: bool = True,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> LabelEfficiency | None:
     """Probes with few labels on raw pixels and on each backbone's features; None without labels to ask with.
@@ -123,7 +129,7 @@ def did_it_help(
     asked = {"train": needed, **{name: shown[name] for name in splits}}
     arms: dict[str, Arm] = {RAW: {name: raw_pixels(split) for name, split in asked.items()}}
     for name, backbone in backbones.items():
-        arms[name] = {split: embed(backbone, each, progress=progress) for split, each in asked.items()}
+        arms[name] = {split: embed(backbone, each, device=device, progress=progress) for split, each in asked.items()}
     if tuned is not None:
         arms[f"{tuned}, fine-tuned"] = _fine_tuned(backbones[tuned], train, {s: shown[s] for s in splits}, mirror)
     start = START if START in arms else RANDOM
@@ -150,7 +156,9 @@ def _needed(train: ImageSplit, shots: Sequence[int]) -> ImageSplit:
     return train.take([i for i, id_ in enumerate(train.ids) if id_ in drawn])
 
 
-def _depths(shown: Mapping[str, ImageSplit], backbone: PretrainedBackbone, progress: Progress) -> tuple[Depth, ...]:
+def _depths(
+    shown: Mapping[str, ImageSplit], backbone: PretrainedBackbone, device: str, progress: Progress
+) -> tuple[Depth, ...]:
     """A probe at every depth, on the first evaluation split."""
     splits = [name for name in shown if name not in ("train", "unlabelled")]
     train = shown.get("train")
@@ -162,7 +170,9 @@ def _depths(shown: Mapping[str, ImageSplit], backbone: PretrainedBackbone, progr
     few = few_shot(train, min(DEPTH_SHOTS, min(counts)), seed=0)
     test = shown[splits[0]]
     found = []
-    for number, (known, held) in enumerate(zip(embed_depths(backbone, few), embed_depths(backbone, test), strict=True)):
+    for number, (known, held) in enumerate(
+        zip(*(embed_depths(backbone, each, device=device) for each in (few, test)), strict=True)
+    ):
         if not (known.values != known.values[0]).any():
             continue
         right = (LinearProbe(seed=0).fit(known).predict(held) == held.labels).double()

@@ -6,6 +6,7 @@ in transformers' layout, its embeddings, and a report; the same call goes on whe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from headfirst.data import ImageSet, ImageSplit, prepare_split, unlabelled_pool
+from headfirst.data import ImageSet, ImageSplit, audit, prepare_split, unlabelled_pool
+from headfirst.data.imageset import UNLABELLED
 from headfirst.data.rows import write_atomically
 from headfirst.errors import DivergenceError, FingerprintError
 from headfirst.features import embed, save_embeddings
@@ -23,7 +25,10 @@ from headfirst.study.origin import Origin
 from headfirst.study.preflight import preflight
 from headfirst.study.pretrain_evidence import evidence, labelled
 from headfirst.study.pretrain_report import PretrainReport
-from headfirst.types import Progress, Quarantined, silent
+from headfirst.types import Preprocessing, Progress, Quarantined, silent
+
+SAVING = "saving"
+"""In the folder of a training: what lies where the backbone goes is this run's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +60,7 @@ def pretrain_images(
     seed: int = 0,
     device: str = "cpu",
     told: Callable[[str], None] = lambda _: None,
+    written: Callable[[PretrainReport], object] = lambda _: None,
     progress: Progress = silent,
 ) -> PretrainOutcome:
     """Pre-train on `train` and `unlabelled`; labels are read afterwards, to say whether it helped.
@@ -66,6 +72,7 @@ def pretrain_images(
         look: whether to look at the images first (`preflight`).
         verify: train the last steps again and compare every bit.
         told: is told what is found on the way, a sentence at a time.
+        written: is given the report while a run that is stopped can still go on.
 
     Raises:
         InputError: `out` holds something else; the pretext cannot be set to the backbone.
@@ -74,31 +81,55 @@ def pretrain_images(
     """
     work = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
     pool = unlabelled_pool(images)
-    choice, recipe = _planned(origin, pool, recipe, minutes, work, seed, device, told, progress)
+    handful = labelled(images, "val")
+    choice, recipe = _planned(origin, pool, recipe, minutes, work, handful, seed, device, told, progress)
     start = origin.makers[choice]()
     pool, quarantined = prepare_split(pool, recipe.pretext.preprocessing(start), progress=progress)
+    readable = len(pool)
+    images, pool = _apart(images, pool, recipe.pretext.preprocessing(start), progress)
+    if len(pool) < readable:
+        told(f"{readable - len(pool)} images are also in test or a shift: they are not learned from")
     before = preflight(pool, mirror=recipe.mirror, seed=seed, progress=progress) if look else None
     for sentence in before.advice if before is not None else ():
         told(sentence)
-    handful = labelled(images, "val")
     done = train_backbone(start, pool, recipe, labelled=handful, seed=seed, directory=work, device=device,
                           progress=progress)  # fmt: skip
     verified = _verified(start, pool, recipe, work, seed, device, progress) if verify else None
     aside = (*images.quarantined, *quarantined)
-    about = _about(images, recipe, done, origin.names[choice], device, aside, verified)
-    report = replace(evidence(images, start, done, progress), preflight=before, about=about)
+    about = _about(images, done, origin.names[choice], device, aside, verified)
+    (work / SAVING).touch()
     done.backbone.save(out)
-    features = embed(done.backbone, _seen_by(done.backbone, pool, progress), progress=progress)
+    features = embed(done.backbone, _seen_by(done.backbone, pool, progress), device=device, progress=progress)
     parquet = find_spec("pyarrow") is not None
     save_embeddings(features, out, parquet=parquet)
     if not parquet:
         told(
             "embeddings are in embeddings.npz; a table too, embeddings.parquet, needs pip install 'headfirst[parquet]'"
         )
+    report = replace(evidence(images, start, done, device=device, progress=progress), preflight=before, about=about)
+    written(report)
     shutil.rmtree(work, ignore_errors=True)
     return PretrainOutcome(
         report=report, backbone=done.backbone, training=done, folder=out, quarantined=aside, verified=verified
     )
+
+
+def _apart(
+    images: ImageSet, pool: ImageSplit, preprocessing: Preprocessing, progress: Progress
+) -> tuple[ImageSet, ImageSplit]:
+    """Set and pool without the training images that are also measured on (`audit`)."""
+    names = [name for name in ("test", *images.shifts()) if name in images]
+    if not names:
+        return images, pool
+    asked = {name: prepare_split(images[name], preprocessing, progress=progress)[0] for name in names}
+    both = replace(images, splits={UNLABELLED: pool, **asked})
+    left = audit(both, progress=progress)[UNLABELLED]
+    gone = set(pool.ids) - set(left.ids)
+    splits = {
+        name: split.take([i for i, id_ in enumerate(split.ids) if id_ not in gone]) if name == "train" else split
+        for name, split in images.splits.items()
+    }
+    return replace(images, splits=splits), left
 
 
 def _seen_by(backbone: PretrainedBackbone, pool: ImageSplit, progress: Progress) -> ImageSplit:
@@ -112,6 +143,7 @@ def _planned(
     recipe: Pretraining,
     minutes: float | None,
     work: Path,
+    handful: ImageSplit | None,
     seed: int,
     device: str,
     told: Callable[[str], None],
@@ -121,17 +153,19 @@ def _planned(
     if minutes is None:
         return 0, recipe
     record = work / "plan.json"
+    asked = hashlib.sha256(repr((origin.names, recipe, seed, pool.ids)).encode()).hexdigest()
     if record.is_file():
         plan = json.loads(record.read_text())
-        if plan["minutes"] != minutes:
+        if (plan["minutes"], plan.get("of")) != (minutes, asked):
             raise FingerprintError(
-                f"{work} holds a training planned for {plan['minutes']:g} minutes; give the same --minutes to go on, "
-                "or start anew with --fresh"
+                f"{work} holds a training planned for {plan['minutes']:g} minutes, or for another recipe or other "
+                "images; give the same command to go on, or start anew with --fresh"
             )
         return plan["choice"], replace(recipe, epochs=plan["epochs"])
-    found = plan_time(origin.makers, pool, recipe, minutes=minutes, seed=seed, device=device, progress=progress)
+    found = plan_time(origin.makers, pool, recipe, minutes=minutes, labelled=handful, seed=seed, device=device,
+                      progress=progress)  # fmt: skip
     work.mkdir(parents=True, exist_ok=True)
-    plan = {"minutes": minutes, "choice": found.choice, "epochs": found.epochs}
+    plan = {"minutes": minutes, "of": asked, "choice": found.choice, "epochs": found.epochs}
     write_atomically(record, json.dumps(plan).encode())
     told(
         f"{minutes:g} minutes: {origin.names[found.choice]} for {found.epochs} epochs, "
@@ -149,6 +183,8 @@ def _verified(
     device: str,
     progress: Progress,
 ) -> str:
+    if (work / "micro_batch").is_file():
+        return "not verified: memory ran out on the way, and parts of another size are rounded otherwise"
     found = replay(start, pool, recipe, work, seed=seed, device=device, progress=progress)
     if found.differing:
         raise DivergenceError(
@@ -160,7 +196,6 @@ def _verified(
 
 def _about(
     images: ImageSet,
-    recipe: Pretraining,
     done: BackboneTraining,
     name: str,
     device: str,
@@ -172,7 +207,7 @@ def _about(
         "images": done.num_images,
         "set aside": len(quarantined),
         "backbone": name,
-        "recipe": repr(recipe),
+        "recipe": repr(done.recipe),
         "device": device,
         **({"verified": verified} if verified else {}),
     }
