@@ -58,7 +58,7 @@ def evidence(
         readings=tuple({k: v for k, v in asdict(reading).items() if v is not None} for reading in done.readings),
         events=done.events,
         label_efficiency=did_it_help(
-            shown, _arms(start, done), tuned=_tuned(done), mirror=images.mirror, progress=progress
+            shown, _arms(start, done), tuned=_tuned(done), mirror=images.mirror, device=device, progress=progress
         ),
         neighbours=neighbours_of(features, first),
         outliers=outliers_of(features, first),
