@@ -6,6 +6,7 @@ first time, and choose nothing.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -14,6 +15,7 @@ import numpy as np
 from headfirst.adapt import FineTune, LinearProbe
 from headfirst.data import ImageSet, ImageSplit, few_shot, prepare_split, shuffled_by_name
 from headfirst.data.imageset import UNLABELLED
+from headfirst.errors import DistortionWarning
 from headfirst.evaluation import versions
 from headfirst.features import embed, embed_depths
 from headfirst.metrics import bootstrap_interval
@@ -144,7 +146,9 @@ def _fine_tuned(
     def fit(k: int, draw: int) -> Mapping[str, Predictions]:
         few = few_shot(train, k, seed=draw)
         recipe = FineTune(lr=TUNED_LR, epochs=-(-TUNED_STEPS // -(-len(few) // FineTune().batch_size)), mirror=mirror)
-        model = recipe.fit(backbone, few, seed=draw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DistortionWarning)  # one of fifteen fits that are only compared
+            model = recipe.fit(backbone, few, seed=draw)
         return {name: model.predictions(split) for name, split in asked.items()}
 
     return fit
