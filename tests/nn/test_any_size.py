@@ -46,6 +46,8 @@ def test_tokens_take_interpolated_positions_as_transformers_does(checkpoints, mo
     output = backbone.model(pixels, **({} if model_type in unasked else {"interpolate_pos_encoding": True}))
     if "image_embeds" in output:
         own = output.image_embeds
+    elif model_type == "ijepa":
+        own = output.last_hidden_state.mean(dim=1)
     elif model_type in {"vit", "deit", "vit_msn"}:
         own = output.last_hidden_state[:, 0]
     else:
