@@ -20,8 +20,8 @@ from headfirst.nn.families import FAMILIES
 
 PREFIX = {
     "altclip": 1, "chinese_clip": 1, "clip": 1, "clip_vision_model": 1, "deit": 2, "dinov2": 1,
-    "dinov2_with_registers": 5, "ijepa": 0, "metaclip_2": 1, "metaclip_2_vision_model": 1, "siglip": 0, "siglip_vision_model": 0,
-    "vit": 1, "vit_msn": 1,
+    "dinov2_with_registers": 5, "ijepa": 0, "metaclip_2": 1, "metaclip_2_vision_model": 1, "siglip": 0,
+    "siglip_vision_model": 0, "vit": 1, "vit_msn": 1,
 }  # fmt: skip
 
 
