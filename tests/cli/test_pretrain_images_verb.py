@@ -183,6 +183,46 @@ def test_stopped_after_training_it_keeps_the_backbone_and_goes_on(
     assert "holds files already" in refused.stderr
 
 
+def test_a_stopped_run_does_not_look_at_the_same_images_again(headfirst, photo_folder, tmp_path, monkeypatch):
+    from headfirst.errors import Interrupted
+    from headfirst.study import pretraining
+
+    root, out = photo_folder({"pictures": 9}), tmp_path / "x"
+    looks = []
+
+    def stop(*_, **__):
+        raise Interrupted("stopped here")
+
+    def look(*given, true=pretraining.preflight, **named):
+        looks.append(true(*given, **named))
+        return looks[-1]
+
+    monkeypatch.setattr(pretraining, "preflight", look)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "evidence", stop)
+        headfirst("pretrain", root / "pictures", *QUICK, "--out", out, code=1)
+    again = headfirst("pretrain", root / "pictures", *QUICK, "--out", out, "--json")
+    (seen,) = looks
+    told = json.loads(again.stdout)["preflight"]
+    assert told["advice"] == list(seen.advice)
+    assert told["grey"] == {"value": seen.grey.value, "low": seen.grey.low, "high": seen.grey.high}
+
+
+def test_memory_that_runs_out_anywhere_is_said_in_a_sentence(headfirst, photo_folder, tmp_path, monkeypatch):
+    from headfirst.study import pretraining
+
+    def spent(*_, **__):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    monkeypatch.setattr(pretraining, "evidence", spent)
+    root = photo_folder({"pictures": 9})
+    called = headfirst("pretrain", root / "pictures", *QUICK, "--out", tmp_path / "x", code=1)
+    assert called.stderr.endswith("What was finished is kept: run the same command again to resume\n")
+    assert "error: memory ran out" in called.stderr
+
+
 def test_a_refused_fresh_start_keeps_what_was_trained(headfirst, photo_folder, tmp_path):
     root, work = photo_folder({"pictures": 3}), tmp_path / ".x.training"
     work.mkdir()

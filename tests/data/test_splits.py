@@ -135,3 +135,15 @@ def test_shuffle_depends_on_names_not_on_their_order() -> None:
     names.reverse()
     assert [names[i] for i in shuffled_by_name(names, seed=5)] == first
     assert first != [names[i] for i in shuffled_by_name(names, seed=6)]
+
+
+def test_parts_cut_by_one_order_are_mixed_by_another_stream() -> None:
+    """Half of some names and a tenth of others, as splits keep them: in their own order the tenth all come first."""
+    many, few = ([f"{kind}{i}" for i in range(2000)] for kind in "ab")
+    kept = [names[i] for names, share in ((many, 1000), (few, 200)) for i in shuffled_by_name(names, seed=0)[:share]]
+
+    def in_front(**stream: int) -> int:
+        return sum(kept[i][0] == "b" for i in shuffled_by_name(kept, seed=0, **stream)[:300])
+
+    assert in_front() > 140
+    assert in_front(stream=1) == pytest.approx(50, abs=25)  # four deviations

@@ -20,6 +20,7 @@ from headfirst.nn import (
     is_untrained,
     load_backbone,
     patch_size,
+    sine_cosine,
     untrained_backbone,
     untrained_like,
 )
@@ -55,9 +56,9 @@ def test_the_seed_decides_every_bit_and_the_global_state_neither_enters_nor_move
     again, other = untrained_backbone(source, seed=3), untrained_backbone(source, seed=4)
     assert torch.equal(torch.get_rng_state(), state)
     assert again.fingerprint == first.fingerprint
-    # Every drawn matrix differs with the seed; gains and biases begin at one and zero.
+    # Every drawn matrix differs with the seed; gains and biases begin at one and zero, positions as waves.
     for (name, a), (_, b) in zip(first.named_parameters(), other.named_parameters(), strict=True):
-        assert a.ndim < 2 or not torch.equal(a, b), name
+        assert a.ndim < 2 or "position" in name or not torch.equal(a, b), name
 
 
 @pytest.mark.parametrize("source", SMALL)
@@ -97,6 +98,14 @@ def test_the_vit_has_sixty_four_patches_at_every_size(size, patch):
     backbone = untrained_backbone("small-vit", seed=0, size=size)
     assert patch_size(backbone) == patch
     assert encode_visible(backbone, images(1, size), torch.arange(64)[None]).shape[1] == 64
+
+
+def test_the_vit_begins_with_positions_as_waves_and_weights_as_wide_as_glorots():
+    backbone = untrained_backbone("small-vit", seed=0, width=64)
+    named = dict(backbone.model.named_parameters())
+    (places,) = [value for name, value in named.items() if "position" in name]
+    assert torch.equal(places[0], sine_cosine((8, 8), 64))
+    assert named["layers.0.attention.q_proj.weight"].std().item() == pytest.approx(0.125, rel=0.05)  # √(2 / (64 + 64))
 
 
 @pytest.mark.parametrize("source", SMALL)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from headfirst.data import ImageSplit
+from headfirst.data import ImageSet, ImageSplit, unlabelled_pool
 from headfirst.errors import DataError, DivergenceError, FingerprintError, InputError
 from headfirst.nn import PretrainedBackbone, load_backbone, untrained_backbone
 from headfirst.pretrain import Pretraining, Rotation, SimCLR, VICReg, replay, train_backbone
 from headfirst.pretrain import training as module
 from headfirst.pretrain.health import Attempts, Collapse, collapsed
-from headfirst.pretrain.signals import Reading
+from headfirst.pretrain.signals import Reading, watched
 from headfirst.train import load_checkpoint, read_lines, save_checkpoint
 from tiny import make_split
 
@@ -218,6 +218,8 @@ class TestHealth:
         assert [r.epoch for r in done.readings] == [0, 1, 2, 3, 4]
         first = read_lines(tmp_path / "attempt-0" / "readings.jsonl")[2]
         assert done.readings[2].loss == first["loss"]  # up to there it is the same training
+        two, three = [line["seconds"] for line in read_lines(tmp_path / "attempt-0" / "log.jsonl")][1:3]
+        assert done.seconds - done.record.seconds == pytest.approx(three - two, abs=0.002)  # the third epoch, twice
         assert done.record.finished
 
     def test_a_run_killed_after_the_collapse_mends_itself_the_same_way(self, start, pool, tmp_path, monkeypatch):
@@ -331,3 +333,10 @@ class TestImages:
         assert done.num_images == 19
         with pytest.raises(DataError, match="none of the 1 images"):
             train_backbone(start, with_broken.take([0]), RECIPE)
+
+
+def test_what_is_watched_is_a_fair_sample_of_splits_that_were_cut_by_name():
+    pool = unlabelled_pool(ImageSet.digits())
+    foreign = sum(name.startswith("uci") for name in watched(pool, seed=0).ids)
+    share = sum(name.startswith("uci") for name in pool.ids) / len(pool)
+    assert foreign / 512 == pytest.approx(share, abs=0.06)  # three deviations

@@ -202,6 +202,13 @@ def test_a_student_that_is_its_teacher_up_to_a_linear_map_has_no_loss(resnet):
     assert "teacher" not in dict(learner.named_children())
 
 
+def test_a_decoder_is_half_as_wide_as_its_encoder_and_no_narrower_than_64(vit):
+    wide = untrained_backbone("small-vit", seed=0, size=16, width=192)
+    widths = [Masked().learner(each, seed=0, num_steps=1).narrow.out_features for each in (vit, wide)]
+    assert widths == [64, 96]
+    assert Masked(decoder_dim=16).learner(wide, seed=0, num_steps=1).narrow.out_features == 16
+
+
 def test_pretexts_refuse_what_they_cannot_be_set_to(resnet):
     with pytest.raises(InputError, match="patch tokens with learned positions"):
         Masked().learner(resnet, seed=0, num_steps=1)
@@ -210,6 +217,7 @@ def test_pretexts_refuse_what_they_cannot_be_set_to(resnet):
     for wrong, message in (
         (lambda: SimCLR(temperature=0.0), "temperature must be positive"),
         (lambda: Masked(mask_ratio=1.0), r"share in \(0, 1\)"),
+        (lambda: Masked(decoder_dim=6), "a multiple of 4"),
         (lambda: Jigsaw(grid=4), "2 or 3 tiles a side"),  # type: ignore[arg-type]
         (lambda: Jigsaw(min_distance=10), "min_distance must lie in 2 to 9"),
         (lambda: DINO(teacher_temperature=0.2), "at least as sharp as the student"),

@@ -92,7 +92,7 @@ def test_an_upright_of_the_content_is_answerable_and_the_border_does_not_tell() 
     assert found.turn_told is not None
     assert found.turn_from_border is not None
     assert found.turn_told.low <= 1 - 0.75 * keep.mean() <= found.turn_told.high
-    assert found.turn_from_border.high < 0.35
+    assert found.turn_from_border.low < 0.25  # chance
     assert said(found, "Rotation").startswith("Rotation: answerable.")
 
 

@@ -40,16 +40,17 @@ LABELS, QUICK_LABELS = (1, 2, 5, 10, 50), (1, 5, 10)
 """Labels a class, as many of these as the smallest class has."""
 JUDGED, JUDGED_LABELS = "contrast", (1, 5, 10)
 PRETEXTS: Mapping[str, Pretext] = {
-    JUDGED: SimCLR(), "rotation": Rotation(), "jigsaw": Jigsaw(), "masked images": Masked(decoder_dim=48)
+    JUDGED: SimCLR(), "rotation": Rotation(), "jigsaw": Jigsaw(), "masked images": Masked()
 }  # fmt: skip
 RAW, SCRATCH = "raw pixels", "from scratch"
 
 SMALL = {"small-resnet": ("contrast", "rotation", "jigsaw"), "small-vit": ("masked images",)}
 SIDE = 32
-SEEN = {"contrast": 40_000, "rotation": 30_000, "jigsaw": 55_000, "masked images": 20_000}
+SEEN = {"contrast": 40_000, "rotation": 30_000, "jigsaw": 55_000, "masked images": 23_000}
 """Images that a pre-training sees, over and over: about 40 seconds on one core each, of the small networks."""
 QUICK_SHARE = 5
-BATCH_SIZE, RATE = 128, 2e-3
+BATCH_SIZE = {"contrast": 128, "rotation": 128, "jigsaw": 128, "masked images": 64}
+RATE = 2e-3
 
 MIN_STEPS, MIN_EPOCHS = 150, 10
 """From scratch: as many epochs as give at least so many steps, and at least so many."""
@@ -197,8 +198,9 @@ def recipe_of(name: str, pictures: Pictures, *, quick: bool) -> Pretraining:
     """How a pretext is trained on so many images."""
     pretext, seen = PRETEXTS[name], SEEN[name] / (QUICK_SHARE if quick else 1)
     views = Handwriting() if pictures.handwriting and pretext.compares else None
-    return Pretraining(pretext=pretext, epochs=max(1, round(seen / len(pictures.pool))), batch_size=BATCH_SIZE, lr=RATE,
-                       mirror=pictures.mirror, views=views)  # fmt: skip
+    epochs = max(1, round(seen / len(pictures.pool)))
+    return Pretraining(pretext=pretext, epochs=epochs, batch_size=BATCH_SIZE[name], lr=RATE, mirror=pictures.mirror,
+                       views=views)  # fmt: skip
 
 
 def _some(split: ImageSplit) -> ImageSplit:

@@ -77,6 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HeadfirstError as error:
         note(f"error: {error}")
         sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        from headfirst.train import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        note(
+            "error: memory ran out; close other programs, or take a smaller backbone or smaller images. What was "
+            "finished is kept: run the same command again to resume"
+        )
+        sys.exit(1)
     except OSError as error:
         note(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         sys.exit(1)

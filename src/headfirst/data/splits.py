@@ -13,12 +13,17 @@ from headfirst.errors import DataError, InputError
 from headfirst.randomness import keyed_bits
 
 
-def shuffled_by_name(names: Sequence[str], *, seed: int) -> Int64[np.ndarray, " n"]:
+def shuffled_by_name(names: Sequence[str], *, seed: int, stream: int | None = None) -> Int64[np.ndarray, " n"]:
     """Indices of `names` in an order that depends on the seed and the names, not on their order.
 
     Each name draws its own number, so adding or removing an image leaves the others in place.
+
+    Args:
+        stream: another order of the same seed. Where splits were cut by one order, what was put together from them is
+            shuffled fairly by another only: in their own order, one split's names come last.
     """
-    draws = keyed_bits(seed, np.array([hash_number(name) for name in names], dtype=np.uint64))
+    key = (seed,) if stream is None else (seed, stream)
+    draws = keyed_bits(*key, np.array([hash_number(name) for name in names], dtype=np.uint64))
     return np.array(sorted(range(len(names)), key=lambda i: (int(draws[i]), names[i])), dtype=np.int64)
 
 

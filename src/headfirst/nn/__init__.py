@@ -18,6 +18,7 @@ from headfirst.nn.patches import (
     unpatchify,
 )
 from headfirst.nn.permutations import permutation_set
+from headfirst.nn.positions import sine_cosine
 from headfirst.nn.precision import multiplies_bf16
 from headfirst.nn.preprocessing import parse_processor
 from headfirst.nn.self_distillation import dino_loss, teacher_entropies, teacher_probabilities
@@ -63,6 +64,7 @@ __all__ = [
     "reconstruction_errors",
     "settle_batch_norm",
     "sigmoid_contrastive_loss",
+    "sine_cosine",
     "teacher_entropies",
     "teacher_probabilities",
     "unpatchify",

@@ -19,6 +19,7 @@ from headfirst.nn.allocator import keep_freed_memory
 from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.families import FAMILIES
 from headfirst.nn.loading import image_class, image_config, model_type
+from headfirst.nn.positions import sine_cosine
 from headfirst.nn.preprocessing import parse_processor, read_processor
 from headfirst.nn.quiet import quiet_transformers
 from headfirst.nn.sources import image_tower, locate
@@ -141,6 +142,8 @@ def _drawn(
         with torch.random.fork_rng(devices=[]), quiet_transformers():
             torch.default_generator.manual_seed(seed)
             model: nn.Module = getattr(transformers, model_class)(config, **options).float()
+            if model_class == "IJepaModel":
+                _give_places(model.embeddings)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise BackboneError(f"{name} cannot be built ({reason}); correct its config.json") from error
@@ -165,7 +168,9 @@ def _small_resnet(size: int, width: int | None) -> tuple[str, Any]:
 def _small_vit(size: int, width: int | None) -> tuple[str, Any]:
     """I-JEPA's ViT (Assran et al., CVPR 2023): 8×8 patches at every size, no class token, features the patches' mean.
 
-    What a masked autoencoder learns is in its patches; a class token that no loss asks stays nearly empty.
+    What a masked autoencoder learns is in its patches; a class token that no loss asks stays nearly empty. Weights are
+    drawn about as wide as Glorot & Bengio (AISTATS 2010): at transformers' 0.02, meant for 768 features, so narrow a
+    network says next to nothing.
     """
     from transformers import IJepaConfig
 
@@ -176,9 +181,19 @@ def _small_vit(size: int, width: int | None) -> tuple[str, Any]:
         num_attention_heads=w // _HEAD_DIM,
         intermediate_size=2 * w,
         layer_norm_eps=1e-6,
+        initializer_range=w**-0.5,
         image_size=size,
         patch_size=_multiple(size, _PATCHES_A_SIDE, "small-vit: size") // _PATCHES_A_SIDE,
     )
+
+
+def _give_places(embeddings: Any) -> None:
+    """Sines and cosines, as I-JEPA's authors begin: transformers draws positions too small to be told apart."""
+    image, patch = embeddings.image_size, embeddings.patch_embeddings.patch_size
+    grid = (image[0] // patch[0], image[1] // patch[1])
+    with torch.no_grad():
+        places = embeddings.position_embeddings
+        places.copy_(sine_cosine(grid, places.shape[2]))
 
 
 def _multiple(value: int, of: int, what: str) -> int:

@@ -74,6 +74,11 @@ class Attempts:
         return len(self._seen())
 
     @property
+    def seconds_lost(self) -> float:
+        """Of training between where was gone back to and the collapse, over all collapses."""
+        return math.fsum(c["lost"] for c in self._seen())
+
+    @property
     def folder(self) -> Path:
         """Of the attempt that is on."""
         return self.work / f"attempt-{self.number}"
@@ -105,19 +110,25 @@ class Attempts:
                 "learning rate, or another pretext"
             )
 
-    def mend(self, recipe: Pretraining, collapse: Collapse, identity: Callable[[Pretraining], str]) -> None:
-        """Make ready the next attempt: at the last healthy checkpoint, under the mended recipe's identity."""
+    def mend(
+        self, recipe: Pretraining, collapse: Collapse, seconds: float, identity: Callable[[Pretraining], str]
+    ) -> None:
+        """Make ready the next attempt: at the last healthy checkpoint, under the mended recipe's identity.
+
+        Args:
+            seconds: what the attempt has taken until its collapse.
+        """
         changed, what = recipe.mended(self.number)
         following = self.work / f"attempt-{self.number + 1}"
         shutil.rmtree(following, ignore_errors=True)
         healthy = load_checkpoint(self.work / "healthy")
-        epoch = 0
+        epoch, lost = 0, seconds
         if healthy is not None:
             position = {**healthy.position, "fingerprint": identity(changed)}
-            epoch = len(position["losses"])
+            epoch, lost = len(position["losses"]), seconds - position["seconds"]
             save_checkpoint(following, healthy.step, healthy.tensors, position)
             _copy_readings(self.folder, following, epoch)
-        append_line(self._record, {**asdict(collapse), "back_to": epoch, "change": what})
+        append_line(self._record, {**asdict(collapse), "back_to": epoch, "lost": lost, "change": what})
 
     def events(self) -> list[str]:
         """What happened, in words."""

@@ -27,6 +27,7 @@ WATCHED = 512
 """Images whose features are looked at, and labelled ones that are asked about, at most."""
 
 _BATCH = 128
+_WATCHED = 0x57415443  # stream of the draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +57,9 @@ class Reading:
     prototypes: int | None = None
 
 
-def watched(images: ImageSplit, *, seed: int) -> ImageSplit:
-    """The images to look at: at most `WATCHED`, drawn by seed and name."""
-    return images.take(shuffled_by_name(images.ids, seed=seed)[:WATCHED])
+def watched(images: ImageSplit, *, seed: int, most: int = WATCHED) -> ImageSplit:
+    """The images to look at, drawn by seed and name."""
+    return images.take(shuffled_by_name(images.ids, seed=seed, stream=_WATCHED)[:most])
 
 
 def read_signals(

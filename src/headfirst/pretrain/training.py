@@ -41,6 +41,8 @@ from headfirst.types import Progress, Quarantined, silent
 
 CHECKS = 40
 """Readings of a run, at most."""
+SETTLED_ON = 4096
+"""Images that batch norm is settled on, at most."""
 _VIEWS = 3  # stream of the keyed generator
 
 
@@ -56,6 +58,7 @@ class BackboneTraining:
         events: plain sentences: a smaller batch, a halved micro-batch, a collapse and what was done about it.
         quarantined: images that could not be read.
         num_images: images that were learned from.
+        seconds: of training, those that a collapse undid among them.
     """
 
     backbone: PretrainedBackbone
@@ -66,6 +69,7 @@ class BackboneTraining:
     events: tuple[str, ...]
     quarantined: tuple[Quarantined, ...]
     num_images: int
+    seconds: float
 
 
 def train_backbone(
@@ -117,12 +121,13 @@ def train_backbone(
         recipe = attempts.recipe(recipe)
         try:
             while (outcome := _attempt(run, recipe, attempts, until_epoch)).collapse is not None:
-                collapse, before = outcome.collapse, recipe
+                collapse, before, spent = outcome.collapse, recipe, outcome.record.seconds
                 attempts.require_another(before, collapse)
                 recipe, _ = before.mended(attempts.number)
                 together(world)  # all have counted the collapses before the first worker adds one
                 together(
-                    world, lambda c=collapse, r=before: attempts.mend(r, c, lambda changed: _identity(run, changed))
+                    world,
+                    lambda c=collapse, r=before, s=spent: attempts.mend(r, c, s, lambda new: _identity(run, new)),
                 )
         except DivergenceError as error:
             raise DivergenceError(f"{error}; {_to_return_to(directory)}") from error
@@ -137,6 +142,7 @@ def train_backbone(
             events=(*events, *run.memory.events(), *attempts.events()),
             quarantined=quarantined,
             num_images=len(pool),
+            seconds=outcome.record.seconds + attempts.seconds_lost,
         )
 
 
@@ -288,8 +294,10 @@ class MicroBatch:
 def _taught(run: _Run, learner: Any) -> PretrainedBackbone:
     """The backbone to keep, as it was given but for its weights."""
     backbone: PretrainedBackbone = copy.deepcopy(learner.taught()).eval().cpu()
-    if untrained_statistics(run.start) and len(run.shown) > 1:
-        settle_batch_norm(backbone, normalised_batches(run.shown, backbone.preprocessing))
+    if untrained_statistics(run.start) and len(run.pool) > 1:
+        settling = watched(run.pool, seed=run.seed, most=SETTLED_ON)
+        settling = _prepared(settling, backbone.preprocessing, run.progress)[0]
+        settle_batch_norm(backbone, normalised_batches(settling, backbone.preprocessing))
     for parameter, before in zip(backbone.parameters(), run.start.parameters(), strict=True):
         parameter.grad = None
         parameter.requires_grad_(before.requires_grad)

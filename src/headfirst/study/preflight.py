@@ -38,6 +38,7 @@ EXTREME_ASPECT = 2.0
 """Longer to shorter side above which a square crop loses more than half of the image."""
 
 _BATCH = 64
+_LOOKED_AT = 0x4C4F4F4B  # stream of the draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def preflight(
         raise InputError("there are no images to look at; give a split that holds some")
     if not 0 <= gap < 1:
         raise InputError(f"gap must be a share of a tile's cell in [0, 1), got {gap}")
-    looked = images.take(shuffled_by_name(images.ids, seed=seed)[:MOST_LOOKED_AT])
+    looked = images.take(shuffled_by_name(images.ids, seed=seed, stream=_LOOKED_AT)[:MOST_LOOKED_AT])
     height, width = looked.batch([0]).shape[2:]
     pixels = round(gap * (min(height, width) // GRID))
     twins = _twins(looked, progress)

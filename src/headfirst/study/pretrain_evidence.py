@@ -56,7 +56,7 @@ def evidence(
     return PretrainReport(
         name=images.name,
         method=done.recipe.pretext.method,
-        seconds=done.record.seconds,
+        seconds=done.seconds,
         readings=tuple({k: v for k, v in asdict(reading).items() if v is not None} for reading in done.readings),
         events=done.events,
         label_efficiency=did_it_help(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from headfirst.data.imageset import UNLABELLED
 from headfirst.data.rows import write_atomically
 from headfirst.errors import DivergenceError, FingerprintError
 from headfirst.features import embed, save_embeddings
+from headfirst.metrics import Interval
 from headfirst.nn import PretrainedBackbone
 from headfirst.pretrain import BackboneTraining, Pretraining, plan_time, replay, train_backbone
 from headfirst.study.origin import Origin
-from headfirst.study.preflight import preflight
+from headfirst.study.preflight import Preflight, preflight
 from headfirst.study.pretrain_evidence import evidence, labelled
 from headfirst.study.pretrain_report import PretrainReport
 from headfirst.types import Preprocessing, Progress, Quarantined, silent
@@ -89,7 +90,7 @@ def pretrain_images(
     images, pool = _apart(images, pool, recipe.pretext.preprocessing(start), progress)
     if len(pool) < readable:
         told(f"{readable - len(pool)} images are also in test or a shift: they are not learned from")
-    before = preflight(pool, mirror=recipe.mirror, seed=seed, progress=progress) if look else None
+    before = _looked_at(pool, recipe.mirror, work, seed, progress) if look else None
     for sentence in before.advice if before is not None else ():
         told(sentence)
     done = train_backbone(start, pool, recipe, labelled=handful, seed=seed, directory=work, device=device,
@@ -172,6 +173,20 @@ def _planned(
         f"{1000 * found.seconds_per_step:.0f} ms a step"
     )
     return found.choice, replace(recipe, epochs=found.epochs)
+
+
+def _looked_at(pool: ImageSplit, mirror: bool, work: Path, seed: int, progress: Progress) -> Preflight:
+    """`preflight`, remembered: a stopped run looked already."""
+    record = work / "preflight.json"
+    asked = hashlib.sha256(repr((pool.fingerprint, mirror, seed)).encode()).hexdigest()
+    if record.is_file() and (kept := json.loads(record.read_text())).pop("of") == asked:
+        advice = tuple(kept.pop("advice"))
+        rates = {name: Interval(**value) if isinstance(value, dict) else value for name, value in kept.items()}
+        return Preflight(**rates, advice=advice)
+    found = preflight(pool, mirror=mirror, seed=seed, progress=progress)
+    work.mkdir(parents=True, exist_ok=True)
+    write_atomically(record, json.dumps({"of": asked, **asdict(found)}).encode())
+    return found
 
 
 def _verified(

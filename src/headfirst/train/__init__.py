@@ -4,7 +4,7 @@ from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from headfirst.train.decay import decay_groups
 from headfirst.train.distributed import World, join_world, sharing_workers, together, told_by_first
 from headfirst.train.lines import append_line, read_lines
-from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, train
+from headfirst.train.loop import Batch, Callback, Optimisation, TrainRecord, learning_rate_factor, out_of_memory, train
 from headfirst.train.signals import graceful_stop
 from headfirst.train.tensorboard import write_events
 
@@ -21,6 +21,7 @@ __all__ = [
     "join_world",
     "learning_rate_factor",
     "load_checkpoint",
+    "out_of_memory",
     "read_lines",
     "save_checkpoint",
     "sharing_workers",
