@@ -38,8 +38,7 @@ from headfirst.pretrain import DINO, Jigsaw, Masked, Pretext, Pretraining, Rotat
 from headfirst.study import label_efficiency, raw_pixels
 from headfirst.types import Features, Predictions
 
-# A crop of less than a third of a digit shows no digit: on digits DINO's crops are larger and fewer.
-ON_DIGITS = {"dino": DINO(global_area=(0.8, 1.0), local_area=(0.4, 0.8), local_crops=2)}
+ON_DIGITS = {"dino": DINO.handwriting()}
 PRETEXTS: tuple[Pretext, ...] = (SimCLR(), VICReg(), DINO(), Rotation(), Jigsaw(), Masked())
 EPOCHS = {
     "digits": {"simclr": 18, "vicreg": 20, "dino": 10, "rotation": 12, "jigsaw": 18, "masked": 15},

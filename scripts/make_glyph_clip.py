@@ -218,7 +218,7 @@ def _sometimes(changed: Tensor, ink: Tensor, probability: float, generator: Gene
 
 
 def vary(ink: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Another hand and another scanner, (N, H, W) ink to ink: as in make_glyph.py, and stretched to the whole frame.
+    """Another hand and another scanner, (N, H, W) ink to ink: as in `headfirst.data.Handwriting`, filling the frame.
 
     Args:
         strength: 0 … 1, of rotation, shear and the elastic field.

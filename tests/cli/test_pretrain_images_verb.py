@@ -51,6 +51,15 @@ def test_a_folder_without_any_label_will_do_for_every_method(headfirst, photo_fo
     assert load_backbone(tmp_path / method).preprocessing.size == (24, 24)
 
 
+def test_dino_takes_larger_crops_of_handwriting(headfirst, photo_folder, tmp_path):
+    root = photo_folder({"pictures": 9})
+    called = headfirst("pretrain", root / "pictures", "--method", "dino", "--views", "handwriting", *QUICK, "--no-look",
+                       "--out", tmp_path / "x", "--json")  # fmt: skip
+    recipe = json.loads(called.stdout)["about"]["recipe"]
+    assert "global_area=(0.8, 1.0), local_area=(0.4, 0.8)" in recipe
+    assert "views=Handwriting(" in recipe
+
+
 def test_a_teacher_is_distilled_and_weights_are_gone_on_from(headfirst, photo_folder, checkpoints, tmp_path):
     root = photo_folder({"pictures": 9})
     called = headfirst("pretrain", root / "pictures", "--method", "distil", "--teacher", checkpoints("resnet"), *QUICK,

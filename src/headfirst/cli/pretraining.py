@@ -135,11 +135,12 @@ def pretrain(
     from headfirst.pretrain import Pretraining
 
     images = _images(data, home)
-    pretext = _pretext(method or "simclr", teacher)
+    writing = views == "handwriting" or (views == "auto" and data == DIGITS)
+    pretext = _pretext(method or "simclr", teacher, writing)
     mirror = images.mirror and not no_mirror
     recipe = Pretraining(pretext=pretext, epochs=100 if epochs is None else epochs, batch_size=batch_size,
                          micro_batch=micro_batch, lr=lr, mirror=mirror,
-                         views=_views(views, data, pretext, mirror))  # fmt: skip
+                         views=_views(views, writing, pretext, mirror))  # fmt: skip
     where = resolve_device(device)
     origin = _origin(backbone, from_nothing, size, pretext.method, images, seed)
     if fresh:
@@ -170,7 +171,7 @@ def _images(data: str, home: str | None) -> ImageSet:
         return error.images
 
 
-def _pretext(method: str, teacher: str | None) -> Pretext:
+def _pretext(method: str, teacher: str | None, writing: bool) -> Pretext:
     from headfirst.pretrain import DINO, Distillation, Jigsaw, Masked, Rotation, SimCLR, VICReg
 
     if (method == "distil") != (teacher is not None):
@@ -180,7 +181,7 @@ def _pretext(method: str, teacher: str | None) -> Pretext:
     makers = {
         "simclr": SimCLR,
         "vicreg": VICReg,
-        "dino": DINO,
+        "dino": DINO.handwriting if writing else DINO,
         "rotation": Rotation,
         "jigsaw": Jigsaw,
         "masked": Masked,
@@ -188,15 +189,15 @@ def _pretext(method: str, teacher: str | None) -> Pretext:
     return makers[method]()
 
 
-def _views(name: str, data: str, pretext: Pretext, mirror: bool) -> View | None:
-    """None is the pretext's own choice; what contrasts digits needs what one hand writes like another."""
+def _views(name: str, writing: bool, pretext: Pretext, mirror: bool) -> View | None:
+    """None is the pretext's own choice; what contrasts writing needs what one hand writes like another."""
     from headfirst.data import Handwriting, Views
 
     if name not in ("auto", "photographs", "handwriting"):
         raise InputError(f"--views takes auto, photographs or handwriting, got {name!r}")
     if name == "photographs":
         return Views.photographs(mirror=mirror)
-    return Handwriting() if name == "handwriting" or (data == DIGITS and pretext.compares) else None
+    return Handwriting() if name == "handwriting" or (writing and pretext.compares) else None
 
 
 def _origin(

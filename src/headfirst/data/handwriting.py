@@ -30,7 +30,7 @@ _NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Handwriting:
-    """How a view of white writing on black may differ from its image, by default about as `builtin/glyph` was taught.
+    """How a view of white writing on black may differ from its image, by default as `builtin/glyph` was taught.
 
     Attributes:
         degrees: turned by up to so much to either side.

@@ -74,6 +74,11 @@ class DINO:
         if not (0 <= self.momentum <= 1 and 0 <= self.center_momentum < 1):
             raise InputError(f"momenta lie in [0, 1), got {self.momentum} and {self.center_momentum}")
 
+    @classmethod
+    def handwriting(cls) -> DINO:
+        """Larger crops and fewer: a third of a digit shows no digit, and from such crops the teacher fell silent."""
+        return cls(global_area=(0.8, 1.0), local_area=(0.4, 0.8), local_crops=2)
+
     def learner(self, backbone: PretrainedBackbone, *, seed: int, num_steps: int) -> StudentAndTeacher:
         """See `Pretext`."""
         with seeded(seed, 1):
