@@ -74,5 +74,5 @@ def test_batch_norm_statistics_are_those_of_the_images(glyph, digits):
     for norm in norms:
         mean = entering[norm].mean(dim=(0, 2, 3))
         spread = norm.running_var.sqrt()
-        assert ((norm.running_mean - mean) / spread).abs().max() < 0.15
-        assert (entering[norm].std(dim=(0, 2, 3)) / spread).log().abs().max() < 0.15
+        assert ((norm.running_mean - mean) / spread).abs().max() < 0.05
+        assert (entering[norm].std(dim=(0, 2, 3)) / spread).log().abs().max() < 0.05
