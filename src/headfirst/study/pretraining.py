@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from headfirst.data import ImageSet, ImageSplit, audit, prepare_split, unlabelled_pool
 from headfirst.data.imageset import UNLABELLED
@@ -181,7 +182,7 @@ def _looked_at(pool: ImageSplit, mirror: bool, work: Path, seed: int, progress: 
     asked = hashlib.sha256(repr((pool.fingerprint, mirror, seed)).encode()).hexdigest()
     if record.is_file() and (kept := json.loads(record.read_text())).pop("of") == asked:
         advice = tuple(kept.pop("advice"))
-        rates = {name: Interval(**value) if isinstance(value, dict) else value for name, value in kept.items()}
+        rates: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in kept.items()}
         return Preflight(**rates, advice=advice)
     found = preflight(pool, mirror=mirror, seed=seed, progress=progress)
     work.mkdir(parents=True, exist_ok=True)
