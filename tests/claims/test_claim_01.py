@@ -149,7 +149,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "QUICK_LABELS", (1, 2))
     monkeypatch.setattr(claim, "MIN_STEPS", 1)
     monkeypatch.setattr(claim, "MIN_EPOCHS", 1)
-    monkeypatch.setattr(claim, "RATES", (1e-3,))
 
 
 @pytest.mark.usefixtures("hurried")

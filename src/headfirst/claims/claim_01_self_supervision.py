@@ -54,7 +54,7 @@ RATE = 2e-3
 
 MIN_STEPS, MIN_EPOCHS = 150, 10
 """From scratch: as many epochs as give at least so many steps, and at least so many."""
-RATES = (3e-4, 1e-3, 3e-3)
+RATES, QUICK_RATES = (3e-4, 1e-3, 3e-3), (1e-3,)
 MIN_DRAWS = 3
 
 Arms = dict[
@@ -127,10 +127,11 @@ def run(
     labels, draws = labels_of(data, QUICK_LABELS if quick else LABELS), max(MIN_DRAWS, len(seeds))
     pictures = looked_at(ready(data, several[0].make(0), progress), max(labels), draws)
     recipes = {name: recipe_of(name, pictures, quick=quick) for name in PRETEXTS}
+    rates = QUICK_RATES if quick else RATES
     arms: Arms = {RAW: {name: raw_pixels(split) for name, split in pictures.embedded.items()}}
     for network in several:
         seen = pictures.seen_by(network.make(0))
-        arms[network.scratch] = _from_scratch(network, seen, work, progress)
+        arms[network.scratch] = _from_scratch(network, seen, rates, work, progress)
         for name in network.pretexts:
             taught = []
             for i, seed in enumerate(seeds):
@@ -150,7 +151,7 @@ def run(
         "shown, not judged.",
         rows=tuple(_rows(found, scratch)),
         figure=_figure(found),
-        fine_print=_fine_print(found, scratch, several, recipes, pictures, seeds, draws),
+        fine_print=_fine_print(found, scratch, several, recipes, rates, pictures, seeds, draws),
         quick=quick,
     )
 
@@ -249,18 +250,19 @@ def _pretrained(
 
 
 def _from_scratch(
-    network: Network, pictures: Pictures, work: Path | None, progress: Progress
+    network: Network, pictures: Pictures, rates: tuple[float, ...], work: Path | None, progress: Progress
 ) -> Callable[[int, int], Mapping[str, Predictions]]:
     """(labels a class, draw) → what the network says, trained on that draw alone from weights drawn with it.
 
-    The first draw chooses the learning rate on home validation, whose labels no probe sees; the others take it.
+    Of several rates the first draw chooses one on home validation, whose labels no probe sees; the others take it.
     """
-    rates: dict[int, float] = {}
+    chosen: dict[int, float] = {}
 
     def fit(k: int, draw: int) -> Mapping[str, Predictions]:
         few, start = few_shot(pictures.train, k, seed=draw), network.make(draw)
-        recipe = FineTune(epochs=_epochs(len(few)), lr=rates.get(k), lr_grid=RATES, layer_decay=1.0,
-                          mirror=pictures.mirror, train_batch_norm=True)  # fmt: skip
+        lr = rates[0] if len(rates) == 1 else chosen.get(k)
+        recipe = FineTune(epochs=_epochs(len(few)), lr=lr, lr_grid=rates, layer_decay=1.0, mirror=pictures.mirror,
+                          train_batch_norm=True)  # fmt: skip
         key = _hash(start.fingerprint, repr(recipe), str(draw), pictures.fingerprint)
         path = None if work is None else work / f"scratch-{k}-{draw}-{key}.safetensors"
         if path is not None and path.is_file():
@@ -273,7 +275,7 @@ def _from_scratch(
             record = {"lr": model.record["lr"]}
             if path is not None:
                 save_predictions(predictions, path, record=record)
-        rates.setdefault(k, record["lr"])
+        chosen.setdefault(k, record["lr"])
         return {each.split: each for each in predictions}
 
     return fit
@@ -313,6 +315,7 @@ def _fine_print(
     scratch: Mapping[str, str],
     several: Sequence[Network],
     recipes: Mapping[str, Pretraining],
+    rates: tuple[float, ...],
     pictures: Pictures,
     seeds: Sequence[int],
     draws: int,
@@ -323,14 +326,17 @@ def _fine_print(
     behind = [name for name in ranked if found.difference(name, SCRATCH, test, k).sign < 0]
     ahead = [name for name in ranked if found.difference(name, SCRATCH, test, k).sign > 0]
     epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
+    rate = f"its learning rate was {rates[0]:g}" if len(rates) == 1 else (
+        f"its learning rate was chosen among {', '.join(map(str, rates))} on {len(pictures.val)} labelled validation "
+        "images, which no probe was given, so that the comparison errs against the claim"
+    )  # fmt: skip
     nets = "; ".join(f"{network.name}: {', '.join(network.pretexts)}" for network in several)
     return (
         f"Pre-trained from nothing on {len(pictures.pool)} images without labels ({nets}), for about the same time "
         f"each, in epochs: {epochs}. Seeds {list(seeds)}; {draws} draws of labels, the same for all; "
         f"{len(pictures.asked[test])} test images. Intervals are over images, draws and pre-trainings.",
         f"From scratch: at least {MIN_STEPS} steps and {MIN_EPOCHS} epochs with random crops, each draw from weights "
-        f"of its own; its learning rate was chosen among {', '.join(map(str, RATES))} on {len(pictures.val)} labelled "
-        "validation images, which no probe was given, so that the comparison errs against the claim.",
+        f"of its own; {rate}.",
         f"Which pretext helps depends on the images. With {_labels(k)} "
         f"{', '.join(f'{name} is right on {accuracies[name]}' for name in ranked)}, {SCRATCH} on "
         f"{accuracies[SCRATCH]}, a probe on raw pixels on {accuracies[RAW]}; beyond the interval ahead of {SCRATCH}: "
