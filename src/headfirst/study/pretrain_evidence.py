@@ -189,16 +189,16 @@ def _depths(
 def _reconstructions(done: BackboneTraining, split: ImageSplit) -> tuple[Reconstruction, ...]:
     if not isinstance(done.learner, MaskedAutoencoder):
         return ()
-    rows = np.arange(min(_RECONSTRUCTED, len(split)))
+    rows = shuffled_by_name(split.ids, seed=0)[:_RECONSTRUCTED]  # the first of a split are often of one class
     images = split.batch(rows)
     masked, drawn = done.learner.look(images, Draw(0, 0, rows))
     return tuple(
         Reconstruction(
-            id=split.ids[i],
+            id=split.ids[row],
             **{
                 name: inline_jpeg(each[i].permute(1, 2, 0).contiguous().numpy())
                 for name, each in (("image", images), ("masked", masked), ("reconstruction", drawn))
             },
         )
-        for i in rows
+        for i, row in enumerate(rows)
     )
