@@ -18,7 +18,7 @@ from headfirst.metrics.distances import Distance, check_pair, with_interval
 from headfirst.metrics.resampling import check_level
 
 _BLOCK = 2**20  # kernel values held at a time: 8 MB
-_LIMIT = 1e45  # the sixth power, squared for the variance, must fit
+_LIMIT = 1e24  # the twelfth power, summed, must fit
 
 
 def kernel_distance(
@@ -31,10 +31,11 @@ def kernel_distance(
 
     The interval is the delta method: every image's influence is the mean of its kernel values, and the variance of
     pairs of images takes over where the distance is near 0. In simulation (400 draws, normal features, D = 8, 60 and
-    90 images) the 95 % interval held the truth in 0.99 of the draws at distance 0 and in 0.94 away from it.
+    90 images) the 95 % interval held the truth in all draws at distance 0, where it is too wide by 40 %, and in 0.998
+    at a distance of one standard deviation of the estimate.
 
     Args:
-        features_a: (N, D), N at least 2, within ± 1e45; the kernel is not indifferent to their scale or centre.
+        features_a: (N, D), N at least 2, within ± 1e24; the kernel is not indifferent to their scale or centre.
         features_b: (M, D), likewise.
         level: in (0, 1), of the interval.
 

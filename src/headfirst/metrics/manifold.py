@@ -1,4 +1,4 @@
-"""Do generated ones lie where real features do, and everywhere there? Balls to the k-th neighbour stand for the regions.
+"""Do generated features lie where real ones do, and everywhere there? Balls to the k-th neighbour stand for regions.
 
 Beside each number stands what two samples of one distribution would give on average: without it a coverage of 0.97
 looks like a fault and is none.

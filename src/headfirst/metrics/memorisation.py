@@ -17,10 +17,12 @@ from torch import Tensor
 
 from headfirst.errors import InputError
 from headfirst.metrics.detection import auroc
-from headfirst.metrics.neighbours import TIE, in_one_frame, nearest_of
+from headfirst.metrics.neighbours import TIE, in_one_frame, nearest_of, nearest_two
 
 NUM_DRAWS = 9999
 """Exchanges of training and held-out images behind a p-value, which is then at least 1e-4."""
+
+_ENTRIES_AT_ONCE = 4_000_000  # of the keys that order them: 32 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +30,11 @@ class Memorisation:
     """Whether generated images lie nearer to training images than to held-out ones.
 
     Attributes:
-        share: of the generated images whose nearest real one is a training image, in [0, 1]; a tie counts half.
+        share: of the generated images whose nearest real one is a training image, in [0, 1]; a tie of two counts half.
         expected: that share where nothing is memorised: N / (N + M).
-        z: how many standard deviations the share lies above it; 0 where it can have none.
-        p_value: chance of such a share or a greater one if training and held-out images were exchanged at random.
-        least_p_value: the chance of the greatest share there could have been; above the level, no answer is possible.
+        z: how many standard deviations the evidence lies above what is expected; 0 where it can have none.
+        p_value: chance of such evidence or stronger if training and held-out images were exchanged at random.
+        least_p_value: the chance of the strongest evidence there could be; above the level, no answer is possible.
         verdict: "memorised" (p at most the level), "no sign of it", or "too few to tell".
     """
 
@@ -56,8 +58,10 @@ def memorisation_test(
 
     A generator that learnt the distribution and not the images cannot know which real images it was trained on: given
     what it made, training and held-out images are exchangeable, whatever it made (blurred, collapsed or perfect). The
-    p-value is that of exchanging them at random, the nearest real neighbours kept; it needs no independence of the
-    generated images and no distances computed again.
+    evidence is the sum of 1 - d₁ / d₂ over the generated images whose nearest real image is a training image, where d₁
+    and d₂ are the distances to the nearest and to the second nearest real image of either kind: a copy counts 1, an
+    image that merely lies closer to one than to another next to nothing. The p-value is that of exchanging training and
+    held-out images at random; it needs no independence of the generated images and no distances computed again.
 
     Args:
         generated: (G, D), at least one.
@@ -82,25 +86,22 @@ def memorisation_test(
         raise InputError(f"significance must lie strictly between 0 and 1, got {significance}; 0.05 is usual")
     g, both = _framed(generated, training, held_out)
     n, m = len(training), len(held_out)
-    in_training, in_held_out = nearest_of(g, both[:n]), nearest_of(g, both[n:])
-    near, far = in_training.squared, in_held_out.squared
-    tie = (near - far).abs() <= TIE * torch.maximum(near, far)
-    wins = torch.where(tie, 0.5, (near < far).double())
-    votes = torch.zeros(n + m, dtype=torch.float64)  # how many generated images each real one is nearest to
-    votes.index_add_(0, in_training.indices, wins)
-    votes.index_add_(0, in_held_out.indices + n, 1 - wins)
+    nearest, second = nearest_two(g, both)
+    nearer = 1 - (nearest.squared / second.squared.clamp(min=1e-300)).sqrt()
+    weights = torch.where(
+        nearest.squared >= second.squared * (1 - TIE), 0.0, nearer
+    )  # copies of each other tell nothing
+    votes = torch.zeros(n + m, dtype=torch.float64).index_add_(0, nearest.indices, weights)
 
-    total, won = len(g), wins.sum().item()
-    expected = n / (n + m)
-    draws = _exchanged(votes, n, seed)
-    p_value = (1 + int((draws >= won - 1e-9).sum())) / (NUM_DRAWS + 1)
-    variance = expected * (1 - expected) * (n + m) / (n + m - 1) * (n + m) * votes.var(correction=0).item()
+    won, expected = votes[:n].sum().item(), n / (n + m)
+    p_value = (1 + int((_exchanged(votes, n, seed) >= won * (1 - 1e-12)).sum())) / (NUM_DRAWS + 1)
+    variance = n * m / (n + m - 1) * votes.var(correction=0).item()
     least = _chance_of_all(int((votes > 0).sum()), n, m)
     answer = "memorised" if p_value <= significance else "no sign of it"
     return Memorisation(
-        share=won / total,
+        share=torch.where(weights > 0, nearest.indices < n, 0.5).mean().item(),
         expected=expected,
-        z=(won - total * expected) / math.sqrt(variance) if variance > 0 else 0.0,
+        z=(won - votes.sum().item() * expected) / math.sqrt(variance) if variance > 0 else 0.0,
         p_value=p_value,
         least_p_value=least,
         verdict="too few to tell" if least > significance else answer,
@@ -160,15 +161,18 @@ def _framed(generated: Tensor, training: Tensor, held_out: Tensor) -> tuple[Tens
     return g, both
 
 
-def _exchanged(votes: Float[Tensor, " r"], n: int, seed: int) -> np.ndarray:
+def _exchanged(votes: Float[Tensor, " r"], n: int, seed: int) -> Float[Tensor, " b"]:
     """(NUM_DRAWS,) sums of the votes of n real images drawn without replacement."""
-    values, sizes = np.unique(votes.numpy(), return_counts=True)
-    random = np.random.default_rng((seed, n, len(votes)))
-    return random.multivariate_hypergeometric(sizes, n, size=NUM_DRAWS) @ values
+    random, sums = np.random.default_rng((seed, n, len(votes))), []
+    at_once = max(1, _ENTRIES_AT_ONCE // len(votes))
+    for start in range(0, NUM_DRAWS, at_once):
+        keys = torch.from_numpy(random.random((min(at_once, NUM_DRAWS - start), len(votes))))
+        sums.append((keys <= keys.kthvalue(n, dim=1, keepdim=True).values).double() @ votes)
+    return torch.cat(sums)
 
 
 def _chance_of_all(hit: int, n: int, m: int) -> float:
-    """That no held-out image is among the `hit` which generated ones are nearest to: C(n + m - hit, m) / C(n + m, m)."""
+    """That no held-out image is among the `hit` nearest ones: C(n + m - hit, m) / C(n + m, m)."""
     rest = n + m - min(hit, n)  # of more than n some are left out, and the chance is 1 in C(n + m, n)
     log_chance = gammaln(rest + 1) - gammaln(rest - m + 1) - gammaln(n + m + 1) + gammaln(n + 1)
     return float(min(math.exp(log_chance), 1.0))

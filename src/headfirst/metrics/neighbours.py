@@ -57,6 +57,16 @@ def nearest_of(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Nearest:
     return Nearest(indices=indices, squared=paired(a, b, torch.arange(len(a)), indices))
 
 
+def nearest_two(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Nearest, Nearest]:
+    """The two rows of b nearest to each row of a; b has at least two."""
+    indices = torch.cat([squared.topk(2, dim=1, largest=False).indices for _, squared in blocks(a, b)])
+    own = torch.arange(len(a))
+    both = torch.stack([paired(a, b, own, indices[:, i]) for i in range(2)], dim=1)
+    order = both.argsort(dim=1, stable=True)
+    both, indices = both.gather(1, order), indices.gather(1, order)
+    return tuple(Nearest(indices=indices[:, i], squared=both[:, i]) for i in range(2))
+
+
 def kth_of_others(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
     """(N,) the squared distance of each row to its k-th nearest other row."""
     found = []
