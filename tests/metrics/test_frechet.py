@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from headfirst.errors import InputError
-from headfirst.metrics import frechet_distance, frechet_distance_gaussian
+from headfirst.metrics import frechet, frechet_distance, frechet_distance_gaussian
 
 
 def normal(seed, *shape):
@@ -124,6 +124,19 @@ def test_intervals_hold_the_truth(sigma, least):
 def test_the_interval_narrows_as_one_over_the_root_away_from_zero():
     widths = [np.mean([f.high - f.low for f in draws(20, n, n, 4, sigma=3.0)[0]]) for n in (100, 400)]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.15)
+
+
+def test_some_images_stand_for_all(monkeypatch):
+    """With a fifth of the images for influences and cumulants, the value is the same and the rest nearly so."""
+    found = {}
+    for rows in (200, 1000):
+        monkeypatch.setattr(frechet, "_ROWS", rows)
+        found[rows] = frechet_distance(normal(20, 1000, 6), 2 * normal(21, 1500, 6))
+    few, all_of_them = found[200], found[1000]
+    assert few.value == all_of_them.value
+    assert few.corrected == pytest.approx(all_of_them.corrected, abs=0.02)
+    assert few.high - few.low == pytest.approx(all_of_them.high - all_of_them.low, rel=0.2)
+    assert few != all_of_them
 
 
 def test_too_few_images_are_said_by_the_lower_end():

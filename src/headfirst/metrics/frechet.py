@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headfirst.errors import InputError
@@ -24,6 +24,7 @@ from headfirst.metrics.resampling import check_level
 
 _LIMIT = 1e150  # squares of what is larger do not fit
 _NODES = 4  # between two sample sizes; at 3,000 and 31 images of 30 dimensions still exact to 0.1 %
+_ROWS = 1024  # of a side, evenly spaced, that show how images scatter: influences and fourth cumulants
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -42,7 +43,8 @@ def frechet_distance(
     - of T, for features that are not Gaussian, to first order in 1/N, from the fourth cumulants along the R directions.
 
     The interval is the delta method: every image's influence, from the same one decomposition, and the variance of
-    pairs of images, which takes over where the distance is near 0 and the influence vanishes.
+    pairs of images, which takes over where the distance is near 0 and the influence vanishes. Influences and cumulants
+    are averages over images, taken over 1,024 evenly spaced ones of a side that has more.
 
     What simulation found (100 to 400 draws each). Same Gaussian on both sides, plug-in against corrected: 0.53 and
     0.009 ± 0.007 (D = 8, 100 images), 0.71 and 0.02 (D = 16, 40 images), 15 and 0.4 ± 0.1 (D = 32, 40 images); heavy
@@ -76,14 +78,14 @@ def frechet_distance(
     n, m, d = len(features_a), len(features_b), features_a.shape[1]
     a, b, scale = _scaled(as_float64(features_a), as_float64(features_b))
     delta = a.mean(dim=0) - b.mean(dim=0)
-    x, y = a - a.mean(dim=0), b - b.mean(dim=0)
+    x, y = a.sub_(a.mean(dim=0)), b.sub_(b.mean(dim=0))  # in place: features may be most of the memory there is
     if max(x.abs().max(), y.abs().max()) <= 1e-14:
         raise InputError(
             "a Fréchet distance needs features that differ, got the same for every image on both sides; "
             "were the backbone's weights loaded?"
         )
     u, v = n - 1, m - 1
-    aligned = _aligned(x / u**0.5, y / v**0.5)
+    aligned = _aligned(x, y)
     s = aligned.s
     trace_a, trace_b = x.square().sum().item() / u, y.square().sum().item() / v
     shift = delta.square().sum().item()
@@ -91,14 +93,16 @@ def frechet_distance(
 
     value = shift + trace_a + trace_b - 2 * s.sum().item()
     T = _fidelity(s, u, v) + (1 / u + 1 / v) / 8 * s.sum().item()
-    T += _tails(aligned.a * u**0.5, s, u) + _tails(aligned.b * v**0.5, s, v)
+    some_a, some_b = _spaced(n), _spaced(m)
+    z_a, z_b = aligned.of_a(x[some_a]), aligned.of_b(y[some_b])
+    T += _tails(z_a, s, u) + _tails(z_b, s, v)
     corrected = unbiased_shift + trace_a + trace_b - 2 * T
 
-    influence_a = 2 * x @ delta + x.square().sum(dim=1) - u * (aligned.a.square() / s).sum(dim=1)
-    influence_b = -2 * y @ delta + y.square().sum(dim=1) - v * (aligned.b.square() / s).sum(dim=1)
+    influence_a = 2 * x[some_a] @ delta + x[some_a].square().sum(dim=1) - (z_a.square() / s).sum(dim=1)
+    influence_b = -2 * y[some_b] @ delta + y[some_b].square().sum(dim=1) - (z_b.square() / s).sum(dim=1)
     first = influence_a.var().item() / n + influence_b.var().item() / m
     of_pairs = _harmonic(s) * (1 / u + 1 / v)
-    means = _squared_norm(x / u**0.5) / n**2 + _squared_norm(y / v**0.5) / m**2
+    means = aligned.squared_norm_a / n**2 + aligned.squared_norm_b / m**2
     means += 2 * s.square().sum().item() / (n * m)
     second = (4 * of_pairs.square().sum() + 4 * of_pairs.diagonal().square().sum()).item() + 2 * means
 
@@ -156,23 +160,46 @@ def _scaled(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, float]:
     return a / scale, b / scale, scale
 
 
+def _spaced(n: int) -> Int[Tensor, " r"]:
+    """Which rows stand for all n."""
+    return torch.arange(min(n, _ROWS)) * n // min(n, _ROWS)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Aligned:
-    """Both sides in the coordinates in which the optimal map is diagonal.
+    """The coordinates in which the optimal map between both sides is diagonal.
 
     Attributes:
-        s: (R,) singular values of L_aᵀ L_b above rounding.
-        a, b: (N, R) and (M, R), the rows so transformed that aᵀa = bᵀb = diag(s²).
+        s: (R,) singular values of K = L_aᵀ L_b above rounding.
+        left, right: (p, R) and (q, R) their vectors.
+        root_a, root_b: (D, p) and (D, q), L_a and L_b.
+        squared_norm_a, squared_norm_b: ‖C_a‖² and ‖C_b‖².
     """
 
     s: Float[Tensor, " r"]
-    a: Float[Tensor, "n r"]
-    b: Float[Tensor, "m r"]
+    left: Float[Tensor, "p r"]
+    right: Float[Tensor, "q r"]
+    root_a: Float[Tensor, "d p"]
+    root_b: Float[Tensor, "d q"]
+    squared_norm_a: float
+    squared_norm_b: float
+
+    def of_a(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n r"]:
+        """Centred rows of a, whose covariance becomes diag(s²)."""
+        return (rows @ self.root_b) @ self.right
+
+    def of_b(self, rows: Float[Tensor, "m d"]) -> Float[Tensor, "m r"]:
+        """Centred rows of b, likewise."""
+        return (rows @ self.root_a) @ self.left
 
 
 def _aligned(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> _Aligned:
-    """From centred rows whose products xᵀx and yᵀy are the covariances."""
-    L, R = (rows.T if len(rows) <= rows.shape[1] else _root(rows.T @ rows) for rows in (x, y))
+    """From centred rows."""
+    products = [_product(rows) / (len(rows) - 1) for rows in (x, y)]
+    L, R = (
+        rows.T / (len(rows) - 1) ** 0.5 if len(rows) <= rows.shape[1] else _root(product)
+        for rows, product in zip((x, y), products, strict=True)
+    )
     K = L.T @ R
     if min(len(x), len(y)) > x.shape[1]:
         squares, P = torch.linalg.eigh(K @ K.T)
@@ -183,7 +210,14 @@ def _aligned(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> _Aligned:
         P, s, Qt = torch.linalg.svd(K, full_matrices=False)
         keep = s > max(K.shape) * _EPS * s[0].clamp(min=1e-300)
         s, P, Q = s[keep], P[:, keep], Qt[keep].T
-    return _Aligned(s=s, a=x @ (R @ Q), b=y @ (L @ P))
+    norms = [product.square().sum().item() for product in products]
+    return _Aligned(s=s, left=P, right=Q, root_a=L, root_b=R, squared_norm_a=norms[0], squared_norm_b=norms[1])
+
+
+def _product(rows: Float[Tensor, "n d"]) -> Float[Tensor, "k k"]:
+    """XᵀX or XXᵀ, the smaller of them; NumPy knows that it is symmetric and makes half of it."""
+    X = rows.numpy()
+    return torch.from_numpy(X.T @ X if len(X) > X.shape[1] else X @ X.T)
 
 
 def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
@@ -239,24 +273,18 @@ def _below(squares: Float[Tensor, " r"], size: float) -> Float[Tensor, " r"]:
 def _tails(z: Float[Tensor, "n r"], s: Float[Tensor, " r"], u: int) -> float:
     """What fourth cumulants of one side add to T's bias, with the opposite sign; 0 on average for Gaussians.
 
-    The fourth moments are scaled so that they are unbiased under a Gaussian whose covariance is estimated too.
+    From some rows z of the side, in which all its u + 1 images have the covariance diag(s²). The fourth moments are scaled so that they are unbiased under a Gaussian whose covariance is estimated too.
 
     Source: of the scale, Mardia, Biometrika 1970.
     """
     squares = z.square()
-    moments = squares.T @ squares * ((u + 1) * (u + 2) / u**3)
+    moments = squares.T @ squares * ((u + 1) ** 2 * (u + 2) / (len(z) * u**3))
     cumulants = moments - s.square()[:, None] * s.square() - 2 * s.pow(4).diag()
     return (cumulants / (s[:, None] * s * (s[:, None] + s))).sum().item() / (4 * u)
 
 
 def _harmonic(s: Float[Tensor, " r"]) -> Float[Tensor, "r r"]:
     return s[:, None] * s / (2 * (s[:, None] + s))
-
-
-def _squared_norm(rows: Float[Tensor, "n d"]) -> float:
-    """‖XᵀX‖², by the smaller of XᵀX and XXᵀ."""
-    product = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
-    return product.square().sum().item()
 
 
 def _checked_covariance(cov: Tensor) -> Tensor:

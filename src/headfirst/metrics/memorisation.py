@@ -88,9 +88,7 @@ def memorisation_test(
     n, m = len(training), len(held_out)
     nearest, second = nearest_two(g, both)
     nearer = 1 - (nearest.squared / second.squared.clamp(min=1e-300)).sqrt()
-    weights = torch.where(
-        nearest.squared >= second.squared * (1 - TIE), 0.0, nearer
-    )  # copies of each other tell nothing
+    weights = torch.where(nearest.squared >= second.squared * (1 - TIE), 0.0, nearer)
     votes = torch.zeros(n + m, dtype=torch.float64).index_add_(0, nearest.indices, weights)
 
     won, expected = votes[:n].sum().item(), n / (n + m)
@@ -166,8 +164,9 @@ def _exchanged(votes: Float[Tensor, " r"], n: int, seed: int) -> Float[Tensor, "
     random, sums = np.random.default_rng((seed, n, len(votes))), []
     at_once = max(1, _ENTRIES_AT_ONCE // len(votes))
     for start in range(0, NUM_DRAWS, at_once):
-        keys = torch.from_numpy(random.random((min(at_once, NUM_DRAWS - start), len(votes))))
-        sums.append((keys <= keys.kthvalue(n, dim=1, keepdim=True).values).double() @ votes)
+        keys = random.random((min(at_once, NUM_DRAWS - start), len(votes)))
+        drawn = keys <= np.partition(keys, n - 1, axis=1)[:, n - 1 : n]
+        sums.append(torch.from_numpy(drawn).double() @ votes)
     return torch.cat(sums)
 
 
