@@ -110,6 +110,15 @@ def test_corrected_has_a_small_part_of_the_bias(n, m, sigma, tails, times):
     assert abs(corrected.mean()) < value.mean() / times + 3 * corrected.std() / 10
 
 
+@pytest.mark.parametrize(("u", "v"), [(10, 10), (20, 20), (10, 40)])
+def test_in_one_dimension_the_correction_is_that_of_chi(u, v):
+    """The mean of the product of two sample deviations is known; times the correction it is 1, to second order."""
+    mean = math.prod((2 / k) ** 0.5 * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2)) for k in (u, v))
+    corrected = frechet._fidelity(torch.ones(1, dtype=torch.float64), u, v) * mean
+    assert 1 - mean > 0.02
+    assert abs(corrected - 1) < (1 - mean) / 12
+
+
 @pytest.mark.parametrize(("sigma", "least"), [(1.0, 0.95), (1.3, 0.91)])
 def test_intervals_hold_the_truth(sigma, least):
     found, truth = draws(200, 80, 80, 8, sigma=sigma, decay=0.5)

@@ -92,7 +92,7 @@ def frechet_distance(
     unbiased_shift = shift - trace_a / n - trace_b / m
 
     value = shift + trace_a + trace_b - 2 * s.sum().item()
-    T = _fidelity(s, u, v) + (1 / u + 1 / v) / 8 * s.sum().item()
+    T = _fidelity(s, u, v)
     some_a, some_b = _spaced(n), _spaced(m)
     z_a, z_b = aligned.of_a(x[some_a]), aligned.of_b(y[some_b])
     T += _tails(z_a, s, u) + _tails(z_b, s, v)
@@ -230,7 +230,7 @@ def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d r"]:
 
 
 def _fidelity(s: Float[Tensor, " r"], u: int, v: int) -> float:
-    """T, corrected in the limit of many dimensions, from sample covariances with u and v degrees of freedom.
+    """T without its bias under Gaussians, from sample covariances with u and v degrees of freedom.
 
     Σ_i s_i² / (s_i² - x) - u has its zeros x where the Stieltjes transform of the sample spectrum leaves that of the
     population; the integral along the cuts between the zeros for u and those for v is Chebyshev's in 1/u.
@@ -245,7 +245,7 @@ def _fidelity(s: Float[Tensor, " r"], u: int, v: int) -> float:
     for size in sizes:
         gap = _below(squares, size)
         total += 2 * size * (gap / (squares.sqrt() + (squares - gap).clamp(min=0.0).sqrt())).sum().item()
-    return total / len(sizes)
+    return total / len(sizes) + (1 / u + 1 / v) / 8 * s.sum().item()  # the next order in dimensions
 
 
 def _below(squares: Float[Tensor, " r"], size: float) -> Float[Tensor, " r"]:
@@ -273,7 +273,8 @@ def _below(squares: Float[Tensor, " r"], size: float) -> Float[Tensor, " r"]:
 def _tails(z: Float[Tensor, "n r"], s: Float[Tensor, " r"], u: int) -> float:
     """What fourth cumulants of one side add to T's bias, with the opposite sign; 0 on average for Gaussians.
 
-    From some rows z of the side, in which all its u + 1 images have the covariance diag(s²). The fourth moments are scaled so that they are unbiased under a Gaussian whose covariance is estimated too.
+    From some rows z of the side, in which all its u + 1 images have the covariance diag(s²). The fourth moments are
+    scaled so that they are unbiased under a Gaussian whose covariance is estimated too.
 
     Source: of the scale, Mardia, Biometrika 1970.
     """
