@@ -64,7 +64,8 @@ def nearest_two(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Neare
     both = torch.stack([paired(a, b, own, indices[:, i]) for i in range(2)], dim=1)
     order = both.argsort(dim=1, stable=True)
     both, indices = both.gather(1, order), indices.gather(1, order)
-    return tuple(Nearest(indices=indices[:, i], squared=both[:, i]) for i in range(2))
+    first, second = (Nearest(indices=indices[:, i], squared=both[:, i]) for i in range(2))
+    return first, second
 
 
 def kth_of_others(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
