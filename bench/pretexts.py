@@ -33,7 +33,7 @@ from headfirst.adapt import FineTune
 from headfirst.data import Handwriting, ImageSet, ImageSplit, few_shot, prepare_split, unlabelled_pool
 from headfirst.data.hashing import hash_bytes
 from headfirst.features import embed
-from headfirst.nn import PretrainedBackbone, load_backbone, untrained_backbone
+from headfirst.nn import PretrainedBackbone, load_backbone, untrained_backbone, untrained_statistics
 from headfirst.pretrain import DINO, Jigsaw, Masked, Pretext, Pretraining, Rotation, SimCLR, VICReg, train_backbone
 from headfirst.study import label_efficiency, raw_pixels
 from headfirst.types import Features, Predictions
@@ -184,7 +184,8 @@ def table(
         def fit(k: int, draw: int) -> Mapping[str, Predictions]:
             few = few_shot(known, k, seed=draw)
             epochs = max(10, -(-MIN_STEPS // -(-len(few) // FineTune().batch_size)))
-            recipe = FineTune(lr=1e-3, epochs=epochs, layer_decay=decay, mirror=images.mirror)
+            recipe = FineTune(lr=1e-3, epochs=epochs, layer_decay=decay, mirror=images.mirror,
+                              train_batch_norm=untrained_statistics(backbone))  # fmt: skip
             model = recipe.fit(backbone, few, seed=draw)
             return {split: model.predictions(part) for split, part in asked.items()}
 
