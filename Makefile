@@ -21,7 +21,7 @@ demo: $(BIN)/headfirst
 	$(BIN)/headfirst run --out headfirst-run
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

@@ -20,6 +20,12 @@ def record(name: str, figures: dict[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def peak_memory() -> int:
+    """Of this process so far, in kB; `ru_maxrss` would begin at that of the process which started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores and the load that was there besides the benchmark's own."""
     model = platform.processor()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record import peak_memory
 
 COMPILED = ("nms", "qnms", "roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "qroi_align", "deform_conv2d",
             *(f"_{name}_backward" for name in ("roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool",
@@ -29,7 +30,7 @@ class Turns:
 
     def __init__(self, **about: Any) -> None:
         self.about = about
-        self.before = peak()
+        self.before = peak_memory()
 
     def wait(self) -> None:
         """Until the next round is asked for; ends the process where no more are."""
@@ -40,13 +41,7 @@ class Turns:
     def done(self) -> None:
         """Answer this round."""
         seconds = time.process_time() - self.began
-        print(json.dumps({"seconds": seconds, "peak": peak(), "before": self.before, **self.about}), flush=True)
-
-
-def peak() -> int:
-    """Most resident memory so far, in kB; ru_maxrss would count what the parent had when it started us."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+        print(json.dumps({"seconds": seconds, "peak": peak_memory(), "before": self.before, **self.about}), flush=True)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
-from record import record
+from record import peak_memory, record
 
 from headfirst.data import Views
 from headfirst.randomness import Draw
@@ -89,7 +88,7 @@ def serve(
     torch.set_num_threads(1)
     coarse = np.random.default_rng(0).integers(0, 256, (COUNTS[size], 8, 8, 3), dtype=np.uint8)
     images = np.stack([np.asarray(Image.fromarray(each).resize((size, size))) for each in coarse])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     epoch = 0
     with contextlib.suppress(EOFError):  # the parent has all it wants
         while connection.recv():
@@ -99,7 +98,7 @@ def serve(
                 maker(images[numbers], numbers, epoch)
             took = time.process_time() - began
             epoch += 1
-            connection.send((took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before))
+            connection.send((took, peak_memory(), before))
 
 
 def views(images: np.ndarray, numbers: np.ndarray, epoch: int) -> torch.Tensor:
