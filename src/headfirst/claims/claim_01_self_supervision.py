@@ -46,13 +46,13 @@ RAW, SCRATCH = "raw pixels", "from scratch"
 
 SMALL = {"small-resnet": ("contrast", "rotation", "jigsaw"), "small-vit": ("masked images",)}
 SIDE = 32
-SEEN = {"contrast": 40_000, "rotation": 30_000, "jigsaw": 55_000, "masked images": 23_000}
-"""Images that a pre-training sees, over and over: about 40 seconds on one core each, of the small networks."""
-QUICK_SHARE = 5
+SEEN = {"contrast": 28_000, "rotation": 21_000, "jigsaw": 38_000, "masked images": 16_000}
+"""Images that a pre-training sees, over and over: about half a minute on one core each, of the small networks."""
+QUICK_SHARE = 6
 BATCH_SIZE = {"contrast": 128, "rotation": 128, "jigsaw": 128, "masked images": 64}
 RATE = 2e-3
 
-MIN_STEPS, MIN_EPOCHS = 150, 10
+MIN_STEPS, QUICK_STEPS, MIN_EPOCHS = 150, 75, 10
 """From scratch: as many epochs as give at least so many steps, and at least so many."""
 RATES, QUICK_RATES = (3e-4, 1e-3, 3e-3), (1e-3,)
 MIN_DRAWS = 3
@@ -127,11 +127,11 @@ def run(
     labels, draws = labels_of(data, QUICK_LABELS if quick else LABELS), max(MIN_DRAWS, len(seeds))
     pictures = looked_at(ready(data, several[0].make(0), progress), max(labels), draws)
     recipes = {name: recipe_of(name, pictures, quick=quick) for name in PRETEXTS}
-    rates = QUICK_RATES if quick else RATES
+    rates, steps = (QUICK_RATES, QUICK_STEPS) if quick else (RATES, MIN_STEPS)
     arms: Arms = {RAW: {name: raw_pixels(split) for name, split in pictures.embedded.items()}}
     for network in several:
         seen = pictures.seen_by(network.make(0))
-        arms[network.scratch] = _from_scratch(network, seen, rates, work, progress)
+        arms[network.scratch] = _from_scratch(network, seen, rates, steps, work, progress)
         for name in network.pretexts:
             taught = []
             for i, seed in enumerate(seeds):
@@ -151,7 +151,7 @@ def run(
         "shown, not judged.",
         rows=tuple(_rows(found, scratch)),
         figure=_figure(found),
-        fine_print=_fine_print(found, scratch, several, recipes, rates, pictures, seeds, draws),
+        fine_print=_fine_print(found, scratch, several, recipes, rates, steps, pictures, seeds, draws),
         quick=quick,
     )
 
@@ -250,7 +250,7 @@ def _pretrained(
 
 
 def _from_scratch(
-    network: Network, pictures: Pictures, rates: tuple[float, ...], work: Path | None, progress: Progress
+    network: Network, pictures: Pictures, rates: tuple[float, ...], steps: int, work: Path | None, progress: Progress
 ) -> Callable[[int, int], Mapping[str, Predictions]]:
     """(labels a class, draw) → what the network says, trained on that draw alone from weights drawn with it.
 
@@ -261,8 +261,8 @@ def _from_scratch(
     def fit(k: int, draw: int) -> Mapping[str, Predictions]:
         few, start = few_shot(pictures.train, k, seed=draw), network.make(draw)
         lr = rates[0] if len(rates) == 1 else chosen.get(k)
-        recipe = FineTune(epochs=_epochs(len(few)), lr=lr, lr_grid=rates, layer_decay=1.0, mirror=pictures.mirror,
-                          train_batch_norm=True)  # fmt: skip
+        recipe = FineTune(epochs=_epochs(len(few), steps), lr=lr, lr_grid=rates, layer_decay=1.0,
+                          mirror=pictures.mirror, train_batch_norm=True)  # fmt: skip
         key = _hash(start.fingerprint, repr(recipe), str(draw), pictures.fingerprint)
         path = None if work is None else work / f"scratch-{k}-{draw}-{key}.safetensors"
         if path is not None and path.is_file():
@@ -270,7 +270,8 @@ def _from_scratch(
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DistortionWarning)  # there is nothing to distort
-                model = recipe.fit(start, few, pictures.val, seed=draw, progress=progress)
+                val = pictures.val if lr is None else None  # only a choice needs it
+                model = recipe.fit(start, few, val, seed=draw, progress=progress)
             predictions = [model.predictions(split) for split in pictures.asked.values()]
             record = {"lr": model.record["lr"]}
             if path is not None:
@@ -281,9 +282,9 @@ def _from_scratch(
     return fit
 
 
-def _epochs(num_images: int) -> int:
+def _epochs(num_images: int, least: int) -> int:
     steps = -(-num_images // FineTune().batch_size)
-    return max(MIN_EPOCHS, -(-MIN_STEPS // steps))
+    return max(MIN_EPOCHS, -(-least // steps))
 
 
 def _hash(*texts: str) -> str:
@@ -316,6 +317,7 @@ def _fine_print(
     several: Sequence[Network],
     recipes: Mapping[str, Pretraining],
     rates: tuple[float, ...],
+    steps: int,
     pictures: Pictures,
     seeds: Sequence[int],
     draws: int,
@@ -335,7 +337,7 @@ def _fine_print(
         f"Pre-trained from nothing on {len(pictures.pool)} images without labels ({nets}), for about the same time "
         f"each, in epochs: {epochs}. Seeds {list(seeds)}; {draws} draws of labels, the same for all; "
         f"{len(pictures.asked[test])} test images. Intervals are over images, draws and pre-trainings.",
-        f"From scratch: at least {MIN_STEPS} steps and {MIN_EPOCHS} epochs with random crops, each draw from weights "
+        f"From scratch: at least {steps} steps and {MIN_EPOCHS} epochs with random crops, each draw from weights "
         f"of its own; {rate}.",
         f"Which pretext helps depends on the images. With {_labels(k)} "
         f"{', '.join(f'{name} is right on {accuracies[name]}' for name in ranked)}, {SCRATCH} on "
