@@ -56,6 +56,31 @@ def compare(arms, **options) -> LabelEfficiency:
     return label_efficiency(arms, TRAIN, **{"draws": 4, "start": None, **options})
 
 
+def with_shift(home: float, away: float, *, seed: int) -> dict[str, Features]:
+    """Class means `home` apart at home and `away` apart on the shift, along the same axes."""
+    shifted = gaussian(away, seed=seed + 100)["test"]
+    return {**gaussian(home, seed=seed), "shift": dataclasses.replace(shifted, split="shift")}
+
+
+@pytest.mark.parametrize(
+    ("home", "away", "said"),
+    [
+        (0.5, 6.0, "x is worse than raw pixels here, at 5 labels a class -"),
+        (6.0, 0.5, "x helps: at 5 labels a class +"),
+        (3.0, 6.0, "x: no difference to raw pixels can be told, at 5 labels a class "),
+    ],
+)
+def test_a_verdict_says_where_another_split_says_otherwise(home: float, away: float, said: str) -> None:
+    arms = {"raw pixels": with_shift(3.0, 3.0, seed=1), "x": with_shift(home, away, seed=1 if home == 3.0 else 2)}
+    found = compare(arms, shots=(5,), splits=("test", "shift"))
+    gap = found.difference("x", "raw pixels", "shift", 5)
+    (verdict,) = found.verdicts()
+    assert verdict.startswith(said)
+    assert f"; away it is otherwise: {100 * gap.value:+.1f} points" in verdict
+    assert "don't" not in verdict
+    assert "otherwise" not in compare(arms, shots=(5,)).verdicts()[0]
+
+
 def test_the_better_features_win_and_the_verdict_says_by_how_much() -> None:
     found = compare(
         {

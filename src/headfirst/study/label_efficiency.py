@@ -140,12 +140,12 @@ class LabelEfficiency:
         start = self.difference(arm, self.start, split, k) if self.start else None
         main = start or raw
         assert main is not None  # verdicts() asks for one at least
-        if raw is not None and raw.sign < 0:
-            return f"{arm} is worse than {raw.baseline} here, {_measured(raw)}: don't."
-        if main.sign < 0:
-            return f"{arm} is worse than {main.baseline} here, {_measured(main)}: don't."
+        for gap in (raw, main):
+            if gap is not None and gap.sign < 0:
+                ending = self._away(gap) or ": don't."
+                return f"{arm} is worse than {gap.baseline} here, {_measured(gap)}{ending}"
         if main.sign == 0:
-            return f"{arm}: no difference to {main.baseline} can be told, {_measured(main)}."
+            return f"{arm}: no difference to {main.baseline} can be told, {_measured(main)}{self._away(main) or '.'}"
         others = [j for j in self.shots if j != k]
         same = [j for j in others if self.difference(arm, main.baseline, split, j).sign > 0]
         against = [j for j in others if self.difference(arm, main.baseline, split, j).sign < 0]
@@ -155,7 +155,14 @@ class LabelEfficiency:
         doubt = ""
         if raw is not None and main is start and raw.sign == 0:
             doubt = f" That it beats {raw.baseline} cannot be told ({_points(raw)})."
-        return f"{arm} helps: {_measured(main)} over {main.baseline}{also}{but}.{worth(equal)}{doubt}"
+        away = self._away(main) or "."
+        return f"{arm} helps: {_measured(main)} over {main.baseline}{also}{but}{away}{worth(equal)}{doubt}"
+
+    def _away(self, home: ArmDifference) -> str:
+        """The end of a sentence about home, where another split says otherwise; nothing where none does."""
+        gaps = [self.difference(home.arm, home.baseline, split, home.labels) for split in self.splits[1:]]
+        told = [f"{_points(gap)} on {gap.split}" for gap in gaps if gap.sign not in (0, home.sign)]
+        return f"; away it is otherwise: {_listed(told)}." if told else ""
 
 
 def label_efficiency(
@@ -310,8 +317,8 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    *most, last = map(str, numbers)
+def _listed(each: Sequence[object]) -> str:
+    *most, last = map(str, each)
     return f"{', '.join(most)} and {last}" if most else last
 
 
