@@ -57,9 +57,11 @@ def compare(arms, **options) -> LabelEfficiency:
 
 
 def with_shift(home: float, away: float, *, seed: int) -> dict[str, Features]:
-    """Class means `home` apart at home and `away` apart on the shift, along the same axes."""
+    """Class means 3 apart in training, `home` apart at home and `away` apart on the shift, along the same axes."""
     shifted = gaussian(away, seed=seed + 100)["test"]
-    return {**gaussian(home, seed=seed), "shift": dataclasses.replace(shifted, split="shift")}
+    at_home = gaussian(home, seed=seed)["test"]
+    return {"train": gaussian(3.0, seed=seed)["train"], "test": at_home,
+            "shift": dataclasses.replace(shifted, split="shift")}  # fmt: skip
 
 
 @pytest.mark.parametrize(
