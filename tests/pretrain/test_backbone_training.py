@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from headfirst.data import ImageSet, ImageSplit, unlabelled_pool
+from headfirst.data import ImageSet, ImageSplit, prepare_split, unlabelled_pool
 from headfirst.errors import DataError, DivergenceError, FingerprintError, InputError
 from headfirst.nn import PretrainedBackbone, load_backbone, untrained_backbone
 from headfirst.pretrain import Pretraining, Rotation, SimCLR, VICReg, replay, train_backbone
 from headfirst.pretrain import training as module
 from headfirst.pretrain.health import Attempts, Collapse, collapsed
-from headfirst.pretrain.signals import Reading, watched
+from headfirst.pretrain.signals import Reading, normalised_batches, watched
 from headfirst.train import load_checkpoint, read_lines, save_checkpoint
 from tiny import make_split
 
@@ -304,6 +304,20 @@ class TestBatchNorm:
         norm = next(m for m in done.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
         assert norm.running_mean.abs().max() > 1e-3
         assert norm.momentum == 0.1
+
+    def test_they_are_settled_on_the_whole_pool(self, tiny_directory):
+        """More images than are watched: what enters the first norm is a map of each image, averaged over all."""
+        many = prepare_split(make_split("unlabelled", 600, seed=0), load_backbone(tiny_directory).preprocessing)[0]
+        recipe = replace(RECIPE, pretext=Rotation(), epochs=1, batch_size=300)
+        done = train_backbone(untrained_backbone(tiny_directory, seed=0), many, recipe)
+        norm = next(m for m in done.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        entering = []
+        hook = norm.register_forward_pre_hook(lambda _, given: entering.append(given[0].mean(dim=(2, 3))))
+        with torch.no_grad():
+            for images in normalised_batches(many, done.backbone.preprocessing):
+                done.backbone(images)
+        hook.remove()
+        torch.testing.assert_close(norm.running_mean, torch.cat(entering).mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 class TestImages:
