@@ -179,6 +179,14 @@ def test_int8_keeps_the_classes(traced, copied: Path, tuned: TunedModel, digits:
     assert [e.sidecar.precision for e in verify_model(copied).exports].count("int8") == 1
 
 
+def test_int8_gives_one_answer(traced, copied: Path, digits: dict[str, ImageSplit]):
+    """On two threads OpenVINO's varies by a tenth of the largest logit."""
+    graph = export_model(copied, "openvino", calibration=digits["val"]).graph
+    pixels = np.ascontiguousarray(digits["test"].batch(np.arange(4)).numpy())
+    run = RUNNERS["openvino"](graph, threads=2)
+    assert len({run(pixels).tobytes() for _ in range(40)}) == 1
+
+
 def test_int8_that_changes_classes_is_refused(traced, copied: Path, digits, monkeypatch: pytest.MonkeyPatch):
     """Calibrated on black images, every activation saturates."""
     quantise = tracing.quantise

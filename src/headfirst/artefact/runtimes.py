@@ -34,12 +34,21 @@ def onnx_runner(graph: Path, *, threads: int | None = None) -> Runner:
 
 
 def openvino_runner(graph: Path, *, threads: int | None = None) -> Runner:
-    """The graph under OpenVINO on the CPU, in float32; left alone, it takes bfloat16 where the processor has it."""
+    """The graph under OpenVINO on the CPU, in float32; left alone, it takes bfloat16 where the processor has it.
+
+    Args:
+        threads: how many to compute on; None: as many as there are cores. A graph in 8-bit integers always gets one:
+            on several, OpenVINO 2026.4 gives a batch other logits from run to run (docs/export.md has figures).
+    """
     openvino = required("openvino")
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    core = openvino.Core()
+    model = core.read_model(graph)
+    if any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
+        threads = 1
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(graph, "CPU", settings)
+    compiled = core.compile_model(model, "CPU", settings)
     return lambda pixels: compiled(pixels)["logits"]
 
 
