@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy.stats import kstest, norm
 
 from headfirst.errors import InputError
-from headfirst.randomness import Draw, keyed_bits, keyed_uniform
+from headfirst.randomness import Draw, keyed_bits, keyed_normal, keyed_uniform
 
 SAMPLES = np.array([7, 3, 900, 12_345_678_901])
 
@@ -55,3 +56,9 @@ def test_draws_are_uniform_and_streams_apart() -> None:
 def test_samples_are_one_row_of_integers(samples: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"one row of integers \(B,\), got"):
         Draw(0, 0, samples)
+
+
+def test_normal_draws_are_the_quantiles_of_the_uniform_ones() -> None:
+    draws = keyed_normal(3, np.arange(20_000))
+    np.testing.assert_allclose(norm.cdf(draws), keyed_uniform(3, np.arange(20_000)), atol=1e-12)
+    assert kstest(draws, "norm").pvalue > 0.01

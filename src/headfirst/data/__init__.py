@@ -4,7 +4,7 @@ from headfirst.data.assemble import NoLabelsError
 from headfirst.data.audit import audit
 from headfirst.data.augmentation import augment
 from headfirst.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt_image, corrupt_mixed
-from headfirst.data.decode import decode_image, read_image
+from headfirst.data.decode import decode_image, image_size, read_image
 from headfirst.data.every_image import every_image, with_hashes
 from headfirst.data.folders import read_paths
 from headfirst.data.handwriting import Handwriting
@@ -43,6 +43,7 @@ __all__ = [
     "fill_rows",
     "geometry_key",
     "holds_captions",
+    "image_size",
     "normalise",
     "prepare",
     "prepare_split",

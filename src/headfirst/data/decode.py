@@ -79,6 +79,17 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         raise DataError(f"{path}: {error}") from error
 
 
+def image_size(source: Path | np.ndarray) -> tuple[int, int] | None:
+    """(height, width) of decoded pixels or, by its header, of a file; None where the file says none."""
+    if isinstance(source, np.ndarray):
+        return source.shape[0], source.shape[1]
+    try:
+        width, height = _open_header(read_bytes(source)).size
+    except DataError:
+        return None
+    return height, width
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file that may be an image; DataError says why not (missing, not a file, over 2 GiB)."""
     try:

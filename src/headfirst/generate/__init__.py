@@ -1,5 +1,8 @@
-"""Generators: the losses, likelihoods and penalties of variational autoencoders and adversarial networks."""
+"""Generators: the losses, likelihoods and penalties of variational autoencoders and adversarial networks; what learns
+from them, and what it makes."""
 
+from headfirst.generate.generator import Generator, load_generator
+from headfirst.generate.pictures import Pictures, pictures
 from headfirst.nn import (
     DiscriminatorReading,
     ImportanceBound,
@@ -31,7 +34,9 @@ from headfirst.nn import (
 
 __all__ = [
     "DiscriminatorReading",
+    "Generator",
     "ImportanceBound",
+    "Pictures",
     "bernoulli_log_likelihood",
     "discretised_logistic_log_likelihood",
     "discriminator_loss",
@@ -45,10 +50,12 @@ __all__ = [
     "importance_weighted_bound",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
+    "load_generator",
     "logistic_kl",
     "logistic_log_density",
     "logistic_sample",
     "non_saturating_loss",
+    "pictures",
     "r1_penalty",
     "r2_penalty",
     "read_discriminator",

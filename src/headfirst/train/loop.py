@@ -31,11 +31,12 @@ _ORDER, _DROPOUT = 1, 2  # streams of the keyed generator
 
 @dataclass(frozen=True)
 class Batch:
-    """`indices` (B,) int64 of the samples this worker sees in this step; `num_global` over all workers."""
+    """`indices` (B,) int64 of the samples this worker sees in step `step`, from 0; `num_global` over all workers."""
 
     epoch: int
     indices: np.ndarray
     num_global: int
+    step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +282,7 @@ def _step(
         devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(keyed_bits(seed, _DROPOUT, step, world.rank) >> np.uint64(1)))
-            local = loss(Batch(epoch, mine, len(chosen))) * (len(mine) / len(chosen))
+            local = loss(Batch(epoch, mine, len(chosen), step)) * (len(mine) / len(chosen))
             local.backward()
     value = local.detach().clone()
     if world.size > 1:

@@ -29,6 +29,7 @@ from headfirst.types.stages import (
     Predictions,
     Preprocessing,
     Progress,
+    Samples,
     silent,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "Report",
     "RiskCoverage",
     "Row",
+    "Samples",
     "SplitGeometry",
     "StageMovement",
     "silent",

@@ -131,6 +131,35 @@ class Predictions:
         return self.log_probabilities().exp()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """Generated images, and what is needed to make each of them again.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8 RGB.
+        labels: (N,) int64 index into `classes`; -1 where the generator knows no classes.
+        classes: class names, in label order; empty where it knows none.
+        seed: of all of them.
+        indices: (N,) int64; which image of the seed each is.
+        source: hash of the generator's weights.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    seed: int
+    indices: Tensor
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """The images at `indices`, in that order."""
+        rows = [int(i) for i in indices]
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], indices=self.indices[rows])
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """Images to features. `stages` composed in order are the whole map."""

@@ -1,0 +1,233 @@
+"""A trained generator: a network that turns noise into images, and all that is to be known about it.
+
+What enters: a network's weights and what they were trained on. What leaves: images, each the same whenever and with
+however many others it is asked for. Shape letters: N images, Z noise, C channels, S pixels a side.
+
+On disk: generator.json and model.safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from headfirst.errors import ArtefactError, InputError, did_you_mean
+from headfirst.generate.pictures import as_rgb
+from headfirst.nn.storage import staged, weights_sha256
+from headfirst.randomness import keyed_normal, keyed_uniform
+from headfirst.types import Progress, Samples, silent
+
+FORMAT = 1
+SAMPLE_BATCH = 64
+"""The network always runs on so many images, image i of a seed in row i mod 64: its bits depend on no other."""
+
+NETWORKS: dict[str, Any] = {}
+"""Kind → what builds its network from `config`."""
+
+_NOISE, _LABEL = 21, 22  # streams of the keyed generator
+
+
+class GeneratorNetwork(Protocol):
+    """What a trained network has to offer.
+
+    Attributes:
+        config: arguments that build it again, JSON numbers, strings and lists.
+        noise_dim: Z.
+    """
+
+    config: Mapping[str, Any]
+    noise_dim: int
+
+    def __call__(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None, /) -> Tensor:
+        """(N, C, S, S) images in [0, 1]; labels None for a network without classes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generator:
+    """A trained generator.
+
+    Attributes:
+        kind: vae or gan.
+        network: a `GeneratorNetwork`, in eval mode on the CPU.
+        classes: names in label order; empty without classes.
+        shares: of each class among the training images.
+        trained_on: content hash of the training images.
+        recipe: what trained it, in words.
+        record: losses, readings, events, seconds; JSON values.
+    """
+
+    kind: str
+    network: Any
+    classes: tuple[str, ...]
+    shares: tuple[float, ...]
+    trained_on: str
+    recipe: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the weights and of what builds the network."""
+        return weights_sha256(self.network, json.dumps([self.kind, dict(self.network.config), self.classes]))
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        label: int | None = None,
+        start: int = 0,
+        device: str = "cpu",
+        progress: Progress = silent,
+    ) -> Samples:
+        """Images `start` … `start + num - 1` of a seed; image i is the same, bit for bit, whatever else is asked for.
+
+        Args:
+            label: the class of all of them; None draws each image's by the classes' shares.
+
+        Raises:
+            InputError: numbers that cannot be, a class that is not there or had no training image.
+        """
+        if num < 1 or start < 0 or seed < 0:
+            raise InputError(f"num must be at least 1, start and seed at least 0, got {num}, {start} and {seed}")
+        self._require(label)
+        network: nn.Module = self.network.to(device).eval()
+        parts, labels = [], []
+        first, last = start // SAMPLE_BATCH, (start + num - 1) // SAMPLE_BATCH
+        for block in range(first, last + 1):
+            indices = np.arange(block * SAMPLE_BATCH, (block + 1) * SAMPLE_BATCH)
+            noise = torch.from_numpy(keyed_normal(seed, _NOISE, indices[:, None], np.arange(network.noise_dim)))
+            of = self._labels(seed, indices, label)
+            with torch.inference_mode():
+                images = network(noise.float().to(device), of.to(device) if self.classes else None)
+            parts.append(as_rgb(images).cpu())
+            labels.append(of)
+            progress("sampling", min((block + 1 - first) * SAMPLE_BATCH, num), num)
+        self.network.to("cpu")
+        rows = slice(start - first * SAMPLE_BATCH, start - first * SAMPLE_BATCH + num)
+        return Samples(
+            pixels=torch.cat(parts)[rows].clone(),
+            labels=torch.cat(labels)[rows],
+            classes=self.classes,
+            seed=seed,
+            indices=torch.arange(start, start + num),
+            source=self.fingerprint,
+        )
+
+    def label_of(self, name: str) -> int:
+        """Index of a class.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        if name not in self.classes:
+            has = f"it has {', '.join(self.classes)}" if self.classes else "it was trained without classes"
+            raise InputError(f"the generator has no class {name!r}{did_you_mean(name, self.classes)}; {has}")
+        return self.classes.index(name)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write generator.json and model.safetensors into `directory`, which is made; returns it.
+
+        Raises:
+            InputError: `directory` holds something else.
+        """
+        directory = Path(directory)
+        if directory.is_file() or (
+            directory.is_dir() and any(directory.iterdir()) and not (directory / "generator.json").is_file()
+        ):
+            raise InputError(f"{directory} holds files that are no generator; give a new or an empty folder")
+        about = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "network": dict(self.network.config),
+            "classes": list(self.classes),
+            "shares": list(self.shares),
+            "trained_on": self.trained_on,
+            "recipe": self.recipe,
+            "record": dict(self.record),
+            "fingerprint": self.fingerprint,
+        }
+        text = json.dumps(about, indent=1, allow_nan=False)
+        with staged(directory) as staging:
+            save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, staging / "model.safetensors")
+            (staging / "generator.json").write_text(text + "\n", encoding="utf-8")
+        return directory
+
+    def _require(self, label: int | None) -> None:
+        if label is None:
+            return
+        if not 0 <= label < len(self.classes):
+            raise InputError(
+                f"label must be one of {len(self.classes)} classes, got {label}"
+                if self.classes
+                else f"the generator was trained without classes, so label must be None, got {label}"
+            )
+        if self.shares[label] == 0:
+            raise InputError(f"class {self.classes[label]!r} had no training image, so it cannot be sampled; add some")
+
+    def _labels(self, seed: int, indices: np.ndarray, label: int | None) -> Tensor:
+        if not self.classes:
+            return torch.full((len(indices),), -1)
+        if label is not None:
+            return torch.full((len(indices),), label)
+        edges = np.cumsum(self.shares)
+        drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
+        return torch.from_numpy(drawn)
+
+
+def load_generator(directory: str | Path) -> Generator:
+    """Read what `Generator.save` wrote.
+
+    Raises:
+        InputError: there is no generator.
+        ArtefactError: the files are damaged, or of a later version.
+    """
+    directory = Path(directory)
+    file = directory / "generator.json"
+    if not file.is_file():
+        raise InputError(f"{directory} holds no generator (generator.json); give what `generate train --out` wrote")
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise ArtefactError(f"{file} is of format {about['format']}, this version reads {FORMAT}")
+        network = NETWORKS[about["kind"]](**about["network"])
+        network.load_state_dict(load_file(directory / "model.safetensors"))
+        found = Generator(
+            kind=about["kind"],
+            network=network.eval().requires_grad_(False),
+            classes=tuple(about["classes"]),
+            shares=tuple(about["shares"]),
+            trained_on=about["trained_on"],
+            recipe=about["recipe"],
+            record=about["record"],
+        )
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtefactError(f"{directory} cannot be read ({type(error).__name__}: {reason}); train it again") from error
+    if found.fingerprint != about["fingerprint"]:
+        raise ArtefactError(f"the weights in {directory} are not those that were saved; copy the folder again")
+    return found
+
+
+def require_enough(num: int, least: int, what: str, *, force: bool) -> None:
+    """Refuse to train on too few images, unless told to.
+
+    Raises:
+        InputError: naming both numbers.
+    """
+    if num < least and not force:
+        raise InputError(
+            f"{what} needs about {least} images to learn more than these by heart, got {num}; add some, or go on all "
+            "the same with force (--force)"
+        )
