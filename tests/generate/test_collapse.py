@@ -67,7 +67,7 @@ def test_a_constant_generator_raises_it():
     assert found.support == 1.0
     why = seen_collapse(found)
     assert why is not None
-    assert "alike in 1e+02 % of all pairs, two real ones in 0.1 %, as if there were only 1 different ones" in why
+    assert "alike in 100 % of all pairs, two real ones in 0.1 %, as if there were only 1 different ones" in why
     assert "D says 0.90 on real and 0.20 on generated images, gradient ratio 0.3" in why
 
 
