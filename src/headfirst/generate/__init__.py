@@ -1,14 +1,23 @@
 """Generators: the losses, likelihoods and penalties of variational autoencoders and adversarial networks; what learns
 from them, and what it makes."""
 
-from headfirst.generate.generator import Generator, load_generator
-from headfirst.generate.latent_space import (
-    LatentDiagnostics,
-    latent_diagnostics,
-    linear_path,
-    spherical_path,
-    traverse,
+from headfirst.generate.adversarial_game import (
+    HINGE,
+    LEAST_SQUARES,
+    NON_SATURATING,
+    RELATIVISTIC,
+    SATURATING,
+    Game,
+    Losses,
+    Round,
+    Rules,
+    play,
 )
+from headfirst.generate.collapse import GameReading
+from headfirst.generate.gan import GAN
+from headfirst.generate.generator import Generator, load_generator
+from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
+from headfirst.generate.latent_space import LatentDiagnostics, latent_diagnostics, linear_path, spherical_path, traverse
 from headfirst.generate.pictures import Pictures, pictures
 from headfirst.generate.vae import VAE
 from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
@@ -45,21 +54,38 @@ from headfirst.nn import (
     reparameterised,
     saturating_loss,
 )
+from headfirst.nn.gan_network import PointDiscriminator, PointGenerator
 
 __all__ = [
+    "GAN",
+    "HINGE",
+    "LEAST_SQUARES",
+    "NON_SATURATING",
+    "RELATIVISTIC",
+    "SATURATING",
     "VAE",
     "BernoulliDecoder",
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "EvidenceBound",
+    "Game",
+    "GameReading",
     "GaussianDecoder",
     "GaussianLatent",
     "Generator",
+    "GridGAN",
+    "GridReading",
+    "GridResult",
     "ImportanceBound",
     "LatentDiagnostics",
     "LogisticLatent",
+    "Losses",
     "Pictures",
+    "PointDiscriminator",
+    "PointGenerator",
     "Posterior",
+    "Round",
+    "Rules",
     "bernoulli_log_likelihood",
     "bound",
     "decode",
@@ -72,6 +98,8 @@ __all__ = [
     "gaussian_kl_per_dimension",
     "gaussian_log_likelihood",
     "gradient_ratio",
+    "grid_mode",
+    "grid_points",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "importance_weighted_bound",
@@ -85,9 +113,11 @@ __all__ = [
     "logistic_sample",
     "non_saturating_loss",
     "pictures",
+    "play",
     "r1_penalty",
     "r2_penalty",
     "read_discriminator",
+    "read_grid",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
     "reparameterised",
