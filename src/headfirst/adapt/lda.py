@@ -32,13 +32,14 @@ class LDA:
     `oracle_shrinkage`. Where every class has one image, S is zero: then Σ is the identity times the mean variance of
     all images, which makes the nearest class mean win.
 
-    Deviations from scikit-learn: it divides by N and not by N - P, its shrinkage "auto" is that of Ledoit & Wolf for each
-    class apart, and priors that are given weigh the classes' covariances too.
+    Deviations from scikit-learn: it divides by N and not by N - P, its shrinkage "auto" is that of Ledoit & Wolf for
+    each class apart, and priors that are given weigh the classes' covariances too.
 
     Attributes:
         shrinkage: ρ in [0, 1]; None to choose it on the training features.
         prior: "shares" of the training images, or "uniform" over the classes that have any.
 
+    >>> import torch
     >>> train = Features(
     ...     values=torch.tensor([[-1.0], [-0.9], [0.9], [1.0]]),
     ...     labels=torch.tensor([0, 0, 1, 1]),
