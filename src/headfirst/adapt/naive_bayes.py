@@ -28,6 +28,9 @@ class GaussianNaiveBayes:
     class's images and p_d is the variance of feature d within classes, pooled over them (N - P degrees of freedom).
     Where every class has one image, p_d is the variance of all images.
 
+    Far from all classes, as features can be on a shift, the class of the largest variances wins whatever the means are;
+    a large `pooling`, in the limit one variance a feature and a linear boundary, holds out better there.
+
     Source: Friedman, Regularized Discriminant Analysis, Journal of the American Statistical Association 84 (1989),
     equation 14, on the diagonal. Deviation: the pooled variance counts as κ degrees of freedom, whatever N is, and not
     as a share λ of all, so that it matters less the more images a class has. With κ = 0 this is scikit-learn's
