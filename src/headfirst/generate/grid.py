@@ -34,8 +34,8 @@ CLOSE = 3.0
 """A point belongs to a mode within so many standard deviations of its centre: 98.9 % of a perfect sampler's do."""
 PROBES = 2500
 """Points that are judged: 100 a mode are expected."""
-FEWEST = 20
-"""Points that make a mode covered; a perfect sampler leaves one below this with probability 10⁻²²."""
+FEWEST = 10
+"""Points that make a mode covered, a tenth of its share: points spread evenly over the square put three near each."""
 
 _MODE, _PLACE, _NOISE, _WEIGHTS, _PROBE = 41, 42, 43, 44, 45  # streams of the keyed generator
 
