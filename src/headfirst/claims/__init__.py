@@ -42,8 +42,10 @@ CLAIMS: Mapping[int, Claim] = {
     8: Claim("Zero-shot needs no training examples", "claim_08_zero_shot"),
     9: Claim("Embeddings must be normalised to be compared", "claim_09_normalised"),
     10: Claim("The logit scale (inverse temperature) sets the sharpness", "claim_10_logit_scale"),
+    11: Claim("Discriminative models learn p(y|x), generative ones the distribution", "claim_11_generative"),
     13: Claim("The GAN generator maximises the discriminator's cross-entropy", "claim_13_cross_entropy"),
     14: Claim("Reparameterisation lets gradients reach the encoder", "claim_14_reparameterisation"),
+    16: Claim("Mode collapse: the generator settles on few modes", "claim_16_mode_collapse"),
 }
 
 

@@ -117,9 +117,12 @@ class GridGAN:
     hidden: int = 64
 
     def fit(
-        self, *, seed: int = 0, watch: Callable[[int, GridReading], None] | None = None, progress: Progress = silent
+        self, *, seed: int = 0, watch: Callable[[int, Tensor], None] | None = None, progress: Progress = silent
     ) -> GridResult:
-        """Play, and judge `PROBES` points at the end, and up to 20 times on the way for `watch(turns done, reading)`.
+        """Play, and judge `PROBES` points at the end.
+
+        Args:
+            watch: called with the turns done and the (`PROBES`, 2) points as they are then, up to 20 times.
 
         Raises:
             DivergenceError: a loss or gradient became non-finite.
@@ -135,14 +138,14 @@ class GridGAN:
             real = grid_points(batch.indices, seed=seed, epoch=batch.epoch)
             return Round(real=real, noise=torch.from_numpy(noise).float())
 
-        def read() -> GridReading:
+        def points() -> Tensor:
             noise = keyed_normal(seed, _PROBE, np.arange(PROBES)[:, None], np.arange(self.noise_dim))
             with torch.inference_mode():
-                return read_grid(game.average(torch.from_numpy(noise).float()))
+                return game.average(torch.from_numpy(noise).float())
 
         def told(done: int, _: object) -> bool:
             if watch is not None and done % every == 0:
-                watch(done, read())
+                watch(done, points())
             return False
 
         play(
@@ -156,7 +159,10 @@ class GridGAN:
             progress=progress,
         )
         return GridResult(
-            generator=game.average.eval(), reading=read(), seconds=time.monotonic() - began, recipe=repr(self)
+            generator=game.average.eval(),
+            reading=read_grid(points()),
+            seconds=time.monotonic() - began,
+            recipe=repr(self),
         )
 
     @classmethod

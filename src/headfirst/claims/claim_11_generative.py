@@ -1,0 +1,447 @@
+"""Claim 11: discriminative models learn p(y|x), generative ones the distribution.
+
+Five classifiers by the number of labels: logistic regression and a linear support vector machine, which learn where the
+classes part, against Gaussians of each class (LDA, naive Bayes) on the same inputs, and a class-conditional VAE on
+pixels. The inputs are a backbone's features, and raw pixels.
+
+What is kept under `work`: the VAEs, and what they say of the images.
+
+Shape letters: S draws of labels, N images, K classes, P classes with training images, D features, C channels, S pixels
+a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfirst.adapt import LinearProbe
+from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds
+from headfirst.claims.experiment import ready, some_of_each
+from headfirst.claims.few_label_classifiers import (
+    BAYES,
+    CLASSIFIERS,
+    CONDITIONAL,
+    DISCRIMINANT,
+    GENERATIVE,
+    IMPORTANCE,
+    LOGISTIC,
+    MARGIN_WEIGHT,
+    SVM,
+    Classifier,
+    VAEs,
+    as_pixels,
+    as_seen,
+    gaussians,
+    log_density,
+    noise_like,
+    taken,
+)
+from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
+from headfirst.claims.trained import seen, strip
+from headfirst.data import ImageSet, ImageSplit, few_shot, shuffled_by_name
+from headfirst.errors import DataError
+from headfirst.features import embed
+from headfirst.generate import Generator, pictures
+from headfirst.metrics import Interval, auroc, auroc_interval, frechet_distance
+from headfirst.nn import PretrainedBackbone
+from headfirst.study import LabelEfficiency, label_efficiency
+from headfirst.types import Features, Predictions, Progress, silent
+
+LABELS, QUICK_LABELS = (1, 2, 5, 10, 20, 50), (1, 2, 10, 50)
+"""Labels a class, as many of these as the smallest class has. Named beforehand: with the first two, generative models
+are to be ahead, with the last behind."""
+FEATURES, PIXELS = "features", "pixels"
+DRAWS, QUICK_DRAWS = 10, 3
+NUM_TEST = 1000
+
+VAE_LABELS, VAE_DRAWS, QUICK_VAE_DRAWS = (5, 20, 50), 3, 2
+VAE_STEPS, QUICK_VAE_STEPS = 400, 200
+NUM_BY_BOUND = 300
+"""Images that a VAE classifies, a split."""
+NUM_SAMPLES, NUM_DENSITY, SHOWN = 1000, 300, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Fréchet distances to test images in the backbone's features, each over that of noise with the mean and variance
+    of every coordinate, one a draw of labels.
+
+    Attributes:
+        distance: generative model → a draw's samples.
+        fresh: another sample of real images.
+        shown: (N, C, S, S) images of the first VAE.
+    """
+
+    distance: Mapping[str, list[float]]
+    fresh: Mapping[str, float]
+    shown: Float[Tensor, "n c s s"]
+
+
+Scores = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+"""Model → what home images are told from → (scores of home images, scores of the others), higher for home."""
+
+
+def run(
+    data: ImageSet,
+    backbone: PretrainedBackbone,
+    seeds: Sequence[int],
+    *,
+    quick: bool = False,
+    work: Path | None = None,
+    progress: Progress = silent,
+) -> ClaimResult:
+    """Accuracy by number of labels, samples, and densities of models that know p(x) or do not.
+
+    Args:
+        seeds: twice as many draws of labels; a VAE's are fewer.
+    """
+    if work is None:
+        with TemporaryDirectory(prefix="headfirst-claim-11-") as folder:
+            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
+    labels, of_vaes = labels_of(data, QUICK_LABELS if quick else LABELS), labels_of(data, VAE_LABELS)
+    draws = QUICK_DRAWS if quick else max(DRAWS, 2 * len(seeds))
+    data = ready(data, backbone, progress)
+    asked = {"train": data["train"], **{name: _some(data[name], NUM_TEST) for name in ("test", *data.shifts())}}
+    inputs = {
+        FEATURES: {name: embed(backbone, split, progress=progress) for name, split in asked.items()},
+        PIXELS: as_pixels(asked),
+    }
+    found = {
+        what: label_efficiency(_arms(held, data["train"]), data["train"], shots=labels, draws=draws,
+                               splits=tuple(asked)[1:], start=LOGISTIC, progress=progress)
+        for what, held in inputs.items()
+    }  # fmt: skip
+    vaes = VAEs(train=data["train"], asked={name: _some(asked[name], NUM_BY_BOUND) for name in tuple(asked)[1:]},
+                steps=QUICK_VAE_STEPS if quick else VAE_STEPS, work=work)  # fmt: skip
+    by_bound = compared_with_vaes(vaes, inputs[PIXELS], of_vaes[-1:] if quick else of_vaes,
+                                  QUICK_VAE_DRAWS if quick else VAE_DRAWS, progress)  # fmt: skip
+    sampled = samples(inputs[FEATURES], data["train"], vaes, backbone, labels[-1], draws, by_bound)
+    scores = likelihoods(inputs[FEATURES], data, vaes, backbone, labels[-1], of_vaes[-1])
+    return ClaimResult(
+        number=11,
+        title="Discriminative models learn p(y|x), generative ones the distribution",
+        statement=f"(1) The small-sample advantage (Ng & Jordan 2001): with {_listed(labels[:2])} labels a class, LDA "
+        "and naive Bayes are more accurate on test than logistic regression on the same inputs, and with "
+        f"{labels[-1]} less; both on a backbone's features and on raw pixels. (2) Generative models can be sampled: "
+        "features drawn from LDA and from naive Bayes, and images drawn from a class-conditional VAE, are nearer to "
+        "those of test images (Fréchet distance) than noise with the mean and variance of every coordinate. A "
+        "discriminative model has no distribution of x to draw from.",
+        rows=_rows(found, by_bound, sampled, scores),
+        figure=_figure(found, by_bound, sampled),
+        fine_print=_fine_print(found, by_bound, sampled, scores, vaes, inputs),
+        quick=quick,
+    )
+
+
+def labels_of(data: ImageSet, counts: Sequence[int]) -> tuple[int, ...]:
+    """Those of the counts that every class of train has images for.
+
+    Raises:
+        DataError: a class has too few for a VAE.
+    """
+    have = data["train"].class_counts()
+    fewest = min((have.get(name, 0) for name in data.classes), default=0)
+    if fewest < VAE_LABELS[0]:
+        raise DataError(
+            f"claim 11 needs {VAE_LABELS[0]} labelled images of every class in train, and a class has {fewest}; "
+            "add some"
+        )
+    return tuple(k for k in counts if k <= fewest)
+
+
+def compared_with_vaes(
+    vaes: VAEs, pixels: Mapping[str, Features], labels: Sequence[int], draws: int, progress: Progress
+) -> LabelEfficiency:
+    """VAEs, and the other classifiers of pixels on the same labels and images."""
+    held = {"train": pixels["train"]}
+    for name, split in vaes.asked.items():
+        place = {id_: row for row, id_ in enumerate(pixels[name].ids)}
+        held[name] = pixels[name].take([place[id_] for id_ in split.ids])
+    arms = {**_arms(held, vaes.train), CONDITIONAL: vaes}
+    return label_efficiency(arms, vaes.train, shots=list(labels), draws=draws, splits=tuple(vaes.asked),
+                            start=LOGISTIC, progress=progress)  # fmt: skip
+
+
+def samples(
+    features: Mapping[str, Features],
+    train: ImageSplit,
+    vaes: VAEs,
+    backbone: PretrainedBackbone,
+    k: int,
+    draws: int,
+    by_bound: LabelEfficiency,
+) -> Sampled:
+    """Drawn from every generative model of `k` labels a class, of the VAE those of its most."""
+    real = features["test"].values
+
+    def distance(values: Tensor) -> float:
+        return frechet_distance(values, real).corrected
+
+    found: dict[str, list[float]] = {name: [] for name in (*GENERATIVE, CONDITIONAL)}
+    fresh = features["train"].values[shuffled_by_name(train.ids, seed=0)[:NUM_SAMPLES]]
+    others: dict[str, list[float]] = {name: [] for name in (FEATURES, PIXELS)}
+    for draw in range(draws):
+        few = taken(features, train, k, draw)
+        noise = distance(noise_like(few.values, NUM_SAMPLES, draw))
+        for name in GENERATIVE:
+            model = gaussians(name, few)
+            found[name].append(distance(model.sample(NUM_SAMPLES, seed=draw).values) / noise)
+        others[FEATURES].append(noise)
+    shown = None
+    for draw in range(by_bound.accuracies[0].draws):
+        most = by_bound.shots[-1]
+        generator = vaes.of(most, draw)
+        few = as_seen(generator, few_shot(train, most, seed=draw)).batch()
+        noise = distance(seen(noise_like(few.flatten(1), NUM_SAMPLES, draw).reshape(-1, *few.shape[1:]), backbone))
+        images = generator.sample(NUM_SAMPLES, seed=draw).pixels.float() / 255
+        found[CONDITIONAL].append(distance(seen(images[:, : few.shape[1]], backbone)) / noise)
+        others[PIXELS].append(noise)
+        if shown is None:
+            shown = torch.cat([generator.sample(2, seed=draw, label=c).pixels for c in _present(generator)])
+    assert shown is not None
+    return Sampled(
+        distance=found,
+        fresh={what: distance(fresh) / float(np.mean(noise)) for what, noise in others.items()},
+        shown=shown[:SHOWN].float() / 255,
+    )
+
+
+def likelihoods(
+    features: Mapping[str, Features],
+    data: ImageSet,
+    vaes: VAEs,
+    backbone: PretrainedBackbone,
+    k: int,
+    k_of_vae: int,
+) -> Scores:
+    """log p(x) of home and other images, and for comparison the confidence of logistic regression; first draw."""
+    asked = some_of_each(data, NUM_DENSITY)
+    held = {name: embed(backbone, split).values for name, split in asked.items()}
+    home = held.pop("test")
+    own = {name: held.pop(name) for name in data.shifts()}
+    images = vaes.asked["test"]
+    first = pictures(vaes.train)
+    pixels = pictures(images, size=first.size, grey=first.grey).batch()
+    noise = noise_like(pixels.flatten(1), NUM_DENSITY, 0).reshape(-1, *pixels.shape[1:])
+    others = {**own, "corrupted images": torch.cat(list(held.values())), "noise images": seen(noise, backbone)}
+    few = taken(features, vaes.train, k, 0)
+    scores: dict[str, Callable[[Tensor], Tensor]] = {
+        name: partial(log_density, gaussians(name, few)) for name in GENERATIVE
+    }
+    probe = LinearProbe(seed=0).fit(few)
+    scores[LOGISTIC] = lambda values: probe.logits(values).double().softmax(dim=1).amax(dim=1)
+    found: dict[str, dict[str, tuple[Tensor, Tensor]]] = {
+        name: {what: (score(home), score(values)) for what, values in others.items()} for name, score in scores.items()
+    }
+    said = vaes(k_of_vae, 0)
+    log_p = {name: each.values.double().logsumexp(dim=1) for name, each in said.items()}
+    found[CONDITIONAL] = {name: (log_p["test"], log_p[name]) for name in own}
+    return found
+
+
+def _arms(held: Mapping[str, Features], train: ImageSplit) -> dict[str, Any]:
+    """Logistic regression is what `label_efficiency` fits to features; the others are functions of a draw."""
+
+    def drawn(classifier: Classifier) -> Callable[[int, int], Mapping[str, Predictions]]:
+        def fit(k: int, draw: int) -> Mapping[str, Predictions]:
+            predictions = classifier(taken(held, train, k, draw))
+            return {name: predictions(each) for name, each in held.items() if name != "train"}
+
+        return fit
+
+    return {LOGISTIC: held, **{name: drawn(classifier) for name, classifier in CLASSIFIERS.items()}}
+
+
+def _some(split: ImageSplit, count: int) -> ImageSplit:
+    return split.take(shuffled_by_name(split.ids, seed=0)[:count])
+
+
+def _present(generator: Generator) -> list[int]:
+    return [c for c, share in enumerate(generator.shares) if share]
+
+
+def _rows(
+    found: Mapping[str, LabelEfficiency], by_bound: LabelEfficiency, sampled: Sampled, scores: Scores
+) -> tuple[Comparison, ...]:
+    rows, aside = [], []
+    for what, each in found.items():
+        for split in each.splits:
+            for name in (*GENERATIVE, SVM):
+                for k in each.shots:
+                    gap = each.difference(name, LOGISTIC, split, k)
+                    claimed = (*each.shots[:2], each.shots[-1])
+                    primary = name in GENERATIVE and split == each.splits[0] and k in claimed
+                    (rows if primary else aside).append(
+                        judged(f"{what}, {split}, {_labels(k)}: accuracy, {name} - {LOGISTIC}",
+                               Interval(gap.value, gap.low, gap.high), "below" if k == each.shots[-1] else "above",
+                               primary=primary)
+                    )  # fmt: skip
+    rows += [
+        judged(f"distance to test images, drawn from {name} over noise", over_seeds(ratios), "below", 1.0)
+        for name, ratios in sampled.distance.items()
+    ]  # fmt: skip
+    for name, of_others in scores.items():
+        score = "its confidence" if name == LOGISTIC else "log p(x)"
+        aside += [
+            judged(f"test images from {what}, AUROC of {score}: {name}", auroc_interval(*pair, seed=0), "above", 0.5,
+                   primary=False)
+            for what, pair in of_others.items()
+        ]  # fmt: skip
+    for split in by_bound.splits:
+        for k in by_bound.shots:
+            gap = by_bound.difference(CONDITIONAL, LOGISTIC, split, k)
+            aside.append(judged(f"{PIXELS}, {split}, {_labels(k)}: accuracy, {CONDITIONAL} - {LOGISTIC}",
+                                Interval(gap.value, gap.low, gap.high), "above", primary=False))  # fmt: skip
+    return (*rows, *aside)
+
+
+def _fine_print(
+    found: Mapping[str, LabelEfficiency],
+    by_bound: LabelEfficiency,
+    sampled: Sampled,
+    scores: Scores,
+    vaes: VAEs,
+    inputs: Mapping[str, Mapping[str, Features]],
+) -> tuple[str, ...]:
+    each = found[FEATURES]
+    test = each.splits[0]
+    counted = each.accuracy(LOGISTIC, test, each.shots[0])
+    dims = {what: held["train"].values.shape[1] for what, held in inputs.items()}
+    accuracies = "; ".join(
+        f"{what}, {_labels(k)}: "
+        + ", ".join(f"{name} {100 * of.accuracy(name, test, k).value:.1f}%" for name in of.arms)
+        for what, of in found.items() for k in (of.shots[0], of.shots[-1])
+    )  # fmt: skip
+    away = [
+        f"{name} {100 * each.accuracy(name, split, each.shots[-1]).value:.1f}%"
+        for split in each.splits[1:] for name in each.arms
+    ]  # fmt: skip
+    most = by_bound.shots[-1]
+    vae = ", ".join(f"{name} {100 * by_bound.accuracy(name, test, most).value:.1f}%" for name in by_bound.arms)
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{what} {auroc(*pair):.2f}" for what, pair in of_others.items())
+        for name, of_others in scores.items()
+    )
+    return (
+        f"{counted.draws} draws of labels, the same for all models; {counted.n} test images; {dims[FEATURES]} features "
+        f"or {dims[PIXELS]} pixels. Intervals are over images and draws. Logistic regression chooses its penalty by "
+        "cross-validation on the labels, LDA its shrinkage in closed form, naive Bayes pools variances by a fixed "
+        f"rule; the SVM's C is {MARGIN_WEIGHT:g} for features of unit norm.",
+        f"Where the curves cross, on {test}: {'; '.join(_crossing(what, of) for what, of in found.items())}.",
+        f"Accuracy: {accuracies}.",
+        *([f"Away, {_labels(each.shots[-1])}, on features: {', '.join(away)}."] if away else []),
+        f"The VAE is a classifier by its bound, log p(x|y) by {IMPORTANCE} importance draws a class, on "
+        f"{by_bound.accuracy(LOGISTIC, test, most).n} test images, {by_bound.accuracies[0].draws} draws, "
+        f"{vaes.steps} steps each. With {_labels(most)}: {vae}.",
+        "Of the distance of noise, another sample of real images keeps "
+        + ", ".join(f"{share:.2g} ({what})" for what, share in sampled.fresh.items())
+        + "; negative is as near as can be told.",
+        f"A density knows what it has not seen only as well as it fits: AUROC of log p(x), or of the confidence of "
+        f"{LOGISTIC}, home against others (0.5 says nothing): {told}.",
+    )
+
+
+def _crossing(what: str, found: LabelEfficiency) -> str:
+    said = []
+    for name in GENERATIVE:
+        gaps = {k: found.difference(name, LOGISTIC, found.splits[0], k) for k in found.shots}
+        ahead = [k for k, gap in gaps.items() if gap.sign > 0]
+        behind = [k for k, gap in gaps.items() if gap.sign < 0]
+        said.append(f"{name} ahead with {_listed(ahead) or 'none'}, behind with {_listed(behind) or 'none'}")
+    return f"{what}: {', '.join(said)} labels a class"
+
+
+def _labels(k: int) -> str:
+    return "1 label a class" if k == 1 else f"{k} labels a class"
+
+
+def _listed(each: Sequence[object]) -> str:
+    *most, last = map(str, each or ("",))
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+STYLES = {
+    LOGISTIC: (FINETUNE, "o-"), SVM: ("#dd8452", "x:"), DISCRIMINANT: (PROBE, "s-"), BAYES: (LPFT, "^-"),
+    CONDITIONAL: (INK, "D--"),
+}  # fmt: skip
+
+
+def _figure(found: Mapping[str, LabelEfficiency], by_bound: LabelEfficiency, sampled: Sampled) -> str:
+    from matplotlib.figure import Figure
+
+    splits = found[FEATURES].splits
+    panels = [(what, split) for split in splits for what in found]
+    with drawing():
+        figure = Figure(figsize=(11.0, 2.9 * len(splits) + 1.2), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=(2.9 * len(splits), 1.2))
+        axes = above.subplots(len(splits), len(found) + 1, squeeze=False)
+        for panel, (what, split) in zip(axes[:, :-1].flat, panels, strict=True):
+            shown = dict.fromkeys(found[what].arms, found[what])
+            if what == PIXELS and split in by_bound.splits:
+                shown[CONDITIONAL] = by_bound
+            for name, each in shown.items():
+                _draw_curve(panel, each, name, split)
+            panel.set(xscale="log", title=f"{what}, {split}", ylim=(0, 102), ylabel="accuracy, %")
+            panel.set_xticks(found[what].shots, [str(k) for k in found[what].shots])
+            panel.minorticks_off()
+        for panel in axes[-1, :-1]:
+            panel.set(xlabel="labels a class")
+        axes[0, 1].legend(fontsize=7)
+        _draw_gaps(axes[0, -1], found)
+        for panel in axes[1:, -1]:
+            panel.set_axis_off()
+        _draw_samples(axes[1, -1] if len(splits) > 1 else None, sampled)
+        strips = below.subplots(1, 1)
+        strips.imshow(strip(sampled.shown), interpolation="nearest")
+        strips.set(xticks=(), yticks=(), title="Drawn from the first VAE, two a class")
+        strips.spines[:].set_visible(False)
+        return as_svg(figure)
+
+
+def _draw_curve(panel: Any, each: LabelEfficiency, name: str, split: str) -> None:
+    colour, line = STYLES[name]
+    points = [each.accuracy(name, split, k) for k in each.shots]
+    panel.plot(each.shots, [100 * p.value for p in points], line, color=colour, label=name, markersize=4)
+    panel.fill_between(each.shots, [100 * p.low for p in points], [100 * p.high for p in points], color=colour,
+                       alpha=0.1, linewidth=0)  # fmt: skip
+
+
+def _draw_gaps(panel: Any, found: Mapping[str, LabelEfficiency]) -> None:
+    """What the claim is about: points of accuracy ahead of logistic regression."""
+    for what, each in found.items():
+        for name in GENERATIVE:
+            gaps = [each.difference(name, LOGISTIC, each.splits[0], k) for k in each.shots]
+            colour = STYLES[name][0]
+            panel.plot(each.shots, [100 * gap.value for gap in gaps], "o-" if what == FEATURES else "o--",
+                       color=colour, markersize=3, label=f"{name}, {what}")  # fmt: skip
+            panel.fill_between(each.shots, [100 * gap.low for gap in gaps], [100 * gap.high for gap in gaps],
+                               color=colour, alpha=0.1, linewidth=0)  # fmt: skip
+    panel.axhline(0, color=INK, linewidth=0.8)
+    shots = found[FEATURES].shots
+    panel.set(xscale="log", title=f"ahead of {LOGISTIC}, test", ylabel="points")
+    panel.set_xticks(shots, [str(k) for k in shots])
+    panel.minorticks_off()
+    panel.legend(fontsize=7)
+
+
+def _draw_samples(panel: Any, sampled: Sampled) -> None:
+    if panel is None:
+        return
+    panel.set_axis_on()
+    names = list(sampled.distance)
+    for i, name in enumerate(names):
+        ratios = sampled.distance[name]
+        panel.plot([i] * len(ratios), ratios, "o", color=STYLES[name][0], alpha=0.6, markersize=4)
+    panel.axhline(1, color=INK, linewidth=0.8, linestyle="--")
+    panel.set_xticks(range(len(names)), names)
+    panel.set(title="distance to test images, over noise's", ylim=(0, None), xlim=(-0.5, len(names) - 0.5))

@@ -1,0 +1,187 @@
+"""Players whose points are planted: what collapses, when, and what the alarm then says is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted import CLASSES, features, named_images, verdicts
+from torch import Tensor
+
+from headfirst.claims import claim_16_mode_collapse as claim
+from headfirst.claims import run_claim
+from headfirst.data import ImageSet
+from headfirst.generate import GAN, RELATIVISTIC, GridGAN, grid_mode, grid_points
+
+Plan = Callable[[bool, float, int], int]
+"""(healthy, share of the turns, seed) → modes that the points are of."""
+
+
+def points_of(modes: int, seed: int) -> Tensor:
+    """2,500 real points, those of other modes moved into the first `modes` of them."""
+    points = grid_points(np.arange(2500), seed=100 + seed)
+    centres = torch.cartesian_prod(*[2.0 * (torch.arange(5) - 2)] * 2)
+    of = grid_mode(points)
+    return points + centres[of.clamp(min=0) % modes] - centres[of.clamp(min=0)]
+
+
+class World:
+    """Trainings that follow a plan, counted; and images that are features of a class."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, plan: Plan, *, sick_classes: int = 1) -> None:
+        self.fitted: list[tuple[str, int]] = []
+        self.learned: list[Any] = []
+
+        def fit(recipe: GridGAN, *, seed: int, watch: Callable[[int, Tensor], None]) -> None:
+            self.fitted.append((repr(recipe), seed))
+            for done in range(400, recipe.steps + 1, 400):
+                watch(done, points_of(plan(recipe != GridGAN.collapsing(), done / recipe.steps, seed), seed))
+
+        def trained(recipe: GAN, *_: object) -> SimpleNamespace:
+            self.learned.append(recipe)
+            healthy = recipe == claim.IMAGES[claim.HEALTHY]
+            labels = torch.arange(claim.NUM_IMAGES) % (3 if healthy else sick_classes)
+            pixels = (60 * labels)[:, None, None, None].expand(-1, 3, 8, 8).to(torch.uint8)
+            events = [] if healthy else ["epoch 9: mode collapse: all are alike"]
+            return SimpleNamespace(
+                sample=lambda num, seed: SimpleNamespace(pixels=pixels[:num]), record={"events": events}
+            )
+
+        def seen(images: Tensor, _: object) -> Tensor:
+            labels = (images[:, 0, 0, 0] * 255 / 60).round().long()
+            noise = torch.randn(len(images), 3, generator=torch.Generator().manual_seed(1))
+            return torch.eye(3)[labels] + 0.05 * noise
+
+        def embed(_: object, split: Any) -> object:
+            noise = torch.randn(len(split), 3, generator=torch.Generator().manual_seed(len(split)))
+            return features(torch.eye(3)[torch.as_tensor(split.labels)] + 0.05 * noise, split)
+
+        monkeypatch.setattr(GridGAN, "fit", fit)
+        for name, planted in {"trained": trained, "seen": seen, "embed": embed, "ready": lambda data, *_: data}.items():
+            monkeypatch.setattr(claim, name, planted)
+        splits = {name: named_images(name, count) for name, count in {"train": 90, "val": 9, "test": 300}.items()}
+        self.images = ImageSet(name="planted", splits=splits, classes=CLASSES)
+
+
+def honest(healthy: bool, share: float, seed: int) -> int:
+    return 25 if healthy else 3 + seed % 2
+
+
+def found(monkeypatch, backbone, plan: Plan):
+    return run_claim(16, World(monkeypatch, plan).images, backbone, seeds=3)
+
+
+def test_it_holds_where_the_one_loses_modes_and_the_alarm_tells(monkeypatch, backbone):
+    world = World(monkeypatch, honest)
+    result = run_claim(16, world.images, backbone, seeds=3)
+    assert result.verdict == "holds"
+    gap = next(row for row in result.rows if row.what == "modes of 25: healthy - collapsing")
+    assert (gap.value, gap.primary) == (21.5, True)
+    assert len(world.fitted) == 2 * 6 + len(claim.cures()) * 3
+    assert "healthy 25, 25, 25, 25, 25, 25; collapsing 3, 4, 3, 4, 3, 4" in result.fine_print[1]
+    assert verdicts(result.rows, "R1 + R2 - collapsing") == {"holds"}
+    assert verdicts(result.rows, "reverse KL") == {"holds"}
+    assert verdicts(result.rows, "images: classes covered") == {"holds"}
+    assert result.figure.startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("plan", "row"),
+    [
+        (lambda healthy, share, seed: 25 if healthy else 20 + seed % 2, "modes of 25: collapsing"),
+        (lambda healthy, share, seed: 22 + seed % 2 if healthy else 3 + seed % 2, "modes of 25: healthy"),
+        (lambda healthy, share, seed: 3 + seed % 2 if healthy else 8 + seed % 2, "healthy - collapsing"),
+        (lambda healthy, share, seed: 25 if healthy or share < 0.6 else 3, "collapsing trainings in which the alarm"),
+        (lambda healthy, share, seed: 25 if healthy and share > 0.6 else 3, "share of healthy trainings in which it"),
+    ],
+)
+def test_each_part_can_fail(monkeypatch, backbone, plan: Plan, row: str):
+    result = found(monkeypatch, backbone, plan)
+    assert result.verdict == "fails"
+    assert "fails" in {r.verdict for r in result.rows if r.primary and row in r.what}
+
+
+def test_too_few_trainings_decide_nothing_about_the_alarm(monkeypatch, backbone):
+    result = run_claim(16, World(monkeypatch, honest).images, backbone, quick=True)
+    assert verdicts(result.rows, "in which") == {"undecided"}
+    assert not any("images" in row.what for row in result.rows)
+    assert result.quick
+
+
+def test_what_was_finished_is_not_done_again(monkeypatch, backbone, tmp_path):
+    world = World(monkeypatch, honest)
+    first = run_claim(16, world.images, backbone, quick=True, work=tmp_path)
+    assert len(world.fitted) == 4
+    again = run_claim(16, world.images, backbone, quick=True, work=tmp_path)
+    assert (again.as_json(), len(world.fitted)) == (first.as_json(), 4)
+    next(tmp_path.glob("grid-1-*")).unlink()
+    assert run_claim(16, world.images, backbone, quick=True, work=tmp_path).as_json() == first.as_json()
+    assert len(world.fitted) == 5
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
+
+
+def test_a_cure_has_the_same_budget_and_the_changes_it_names():
+    sick, healthy = asdict(GridGAN.collapsing()), asdict(GridGAN())
+    changed = {
+        name: {key for key in sick if key != "rules" and asdict(recipe)[key] != sick[key]}
+        | {key for key in sick["rules"] if asdict(recipe)["rules"][key] != sick["rules"][key]}
+        for name, recipe in claim.cures().items()
+    }
+    assert changed == {
+        "pairs compared": {"losses"},
+        "R1 + R2": {"r1", "r2"},
+        "both": {"losses", "r1", "r2"},
+        "no momentum": {"betas"},
+        "16 noise dimensions": {"noise_dim"},
+    }
+    assert claim.cures()["both"].rules.losses == RELATIVISTIC
+    assert replace(claim.cures()["both"], rules=GridGAN().rules) == GridGAN()
+    assert healthy["steps"] == sick["steps"]
+
+
+def test_reverse_divergence_is_finite_and_known():
+    one = torch.zeros(40, 2)
+    assert claim.reverse_divergence(one) == pytest.approx(math.log(25 / (1 - math.exp(-4.5))))
+    nowhere = torch.ones(40, 2)
+    assert claim.reverse_divergence(nowhere) == pytest.approx(4.5)
+    half = torch.cat([one, nowhere])
+    expected = 0.5 * math.log(0.5 * 25 / (1 - math.exp(-4.5))) + 0.5 * math.log(0.5 / math.exp(-4.5))
+    assert claim.reverse_divergence(half) == pytest.approx(expected)
+    assert claim.reverse_divergence(grid_points(np.arange(2500), seed=1)) == pytest.approx(25 / 5000, abs=0.004)
+
+
+def test_the_alarm_knows_no_modes():
+    real = grid_points(np.arange(250), seed=7)
+    coverage, alike = claim.watched(points_of(25, 0), real)
+    assert (coverage, alike) == (pytest.approx(1.0, abs=0.03), pytest.approx(1.0, abs=0.7))
+    few, _ = claim.watched(points_of(5, 0), real)
+    share = np.isin(grid_mode(real), range(5)).mean()
+    assert share <= few < share + 0.12  # a few balls of thin modes reach into others
+    assert claim.watched(torch.zeros(2500, 2), real)[1] == pytest.approx(1 / claim.RARE)
+    turns = torch.arange(400.0, 8001, 400)
+    low = torch.full((20,), 0.1)
+    assert claim.warned({"turns": turns, "coverage": low})
+    assert not claim.warned({"turns": turns, "coverage": torch.where(turns == 4000, 0.6, low)})
+
+
+def test_images_are_judged_by_a_probe_and_by_their_neighbours(monkeypatch):
+    world = World(monkeypatch, honest, sick_classes=2)
+    images = claim.on_images(world.images, None, (0, 1), None)  # type: ignore[arg-type]
+    assert [[f.classes for f in each] for each in images.values()] == [[3, 3], [2, 2]]
+    healthy, sick = images[claim.HEALTHY][0], images[claim.COLLAPSING][0]
+    assert (healthy.weights, sick.weights) == (pytest.approx(0, abs=1e-3), pytest.approx(1 / 3, abs=1e-3))
+    assert sick.coverage == pytest.approx(2 / 3 * healthy.coverage, rel=0.1)
+    assert (healthy.alarms, sick.alarms) == (0, 1)
+
+
+def test_a_real_training_is_traced(tmp_path):
+    trace = claim.played(replace(GridGAN(), steps=40, batch_size=16, hidden=8), 1, tmp_path)
+    assert trace["turns"].tolist() == list(range(2, 41, 2))
+    assert trace["points"].shape == (2500, 2)
+    assert trace["modes"][-1] == claim.read_grid(trace["points"]).modes
