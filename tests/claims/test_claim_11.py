@@ -1,0 +1,208 @@
+"""Classifiers that are right as often as planted, so that the verdict is known; and each real part by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from planted import CLASSES, features, named_images, noise, verdicts
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headfirst.claims import claim_11_generative as claim
+from headfirst.claims import few_label_classifiers as classifiers
+from headfirst.claims import run_claim
+from headfirst.data import ImageSet, ImageSplit
+from headfirst.errors import DataError
+from headfirst.generate import GaussianDecoder, GaussianLatent, Generator
+from headfirst.nn import PretrainedBackbone
+from headfirst.types import Features, Predictions
+
+Rates = Callable[[str, int], float]
+"""(model, labels a class) → how often it is right."""
+
+
+def honest(name: str, k: int) -> float:
+    """Generative models ahead with one and two labels, behind with the most."""
+    ahead = 0.15 if k <= 2 else 0.0 if k < 8 else -0.15
+    return 0.7 + (ahead if name in claim.GENERATIVE else 0.0)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LABELS": (1, 2, 5, 8), "QUICK_LABELS": (1, 2, 5), "VAE_LABELS": (5,), "DRAWS": 2,
+                        "NUM_TEST": 30, "QUICK_DRAWS": 2, "VAE_DRAWS": 2, "VAE_STEPS": 3, "QUICK_VAE_STEPS": 3,
+                        "NUM_BY_BOUND": 15,
+                        "NUM_SAMPLES": 40, "NUM_DENSITY": 12}.items():  # fmt: skip
+        monkeypatch.setattr(claim, name, value)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, rates: Rates) -> None:
+    """Every classifier is right as often as `rates` says, on images that are its own."""
+
+    def arms(held: Mapping[str, Features], _: ImageSplit) -> dict[str, Any]:
+        def fitter(name: str) -> Callable[[int, int], Mapping[str, Predictions]]:
+            return lambda k, draw: {
+                split: said(each, rates(name, k), f"{name}{draw}") for split, each in held.items() if split != "train"
+            }
+
+        return {name: fitter(name) for name in (claim.LOGISTIC, *claim.CLASSIFIERS)}
+
+    monkeypatch.setattr(claim, "_arms", arms)
+
+
+def said(held: Features, rate: float, of: str) -> Predictions:
+    split = named_images(held.split, len(held))
+    right = torch.special.ndtr(noise(split, 1, of=of).flatten()) < rate
+    values = F.one_hot(torch.where(right, held.labels, (held.labels + 1) % 3), 3).double()
+    return Predictions(values=values, labels=held.labels, kind="probabilities", classes=held.classes, ids=held.ids,
+                       split=held.split, method=of, seed=0, chosen_on="")  # fmt: skip
+
+
+def result_of(rates: Rates, monkeypatch: pytest.MonkeyPatch):
+    """Rows about accuracy alone: no images, so no VAE and no samples."""
+    plant(monkeypatch, rates)
+    splits = {name: named_images(name, count) for name, count in {"train": 60, "test": 900}.items()}
+    held = {name: features(torch.zeros(len(split), 4), split) for name, split in splits.items()}
+    found = {
+        what: claim.label_efficiency(claim._arms(held, splits["train"]), splits["train"], shots=(1, 2, 5, 8), draws=3,
+                                     splits=("test",), start=claim.LOGISTIC)
+        for what in (claim.FEATURES, claim.PIXELS)
+    }  # fmt: skip
+    arms = {
+        **claim._arms(held, splits["train"]),
+        claim.CONDITIONAL: lambda k, draw: {"test": said(held["test"], 0.5, "v")},
+    }
+    by_bound = claim.label_efficiency(
+        arms, splits["train"], shots=(5,), draws=2, splits=("test",), start=claim.LOGISTIC
+    )
+    sampled = claim.Sampled(distance={"LDA": [0.5, 0.6]}, fresh={}, shown=torch.zeros(2, 1, 8, 8))
+    rows = claim._rows(found, by_bound, sampled, {})
+    return rows, [claim._crossing(what, each) for what, each in found.items()]
+
+
+def test_it_holds_where_few_labels_favour_the_generative_and_many_do_not(monkeypatch):
+    rows, crossing = result_of(honest, monkeypatch)
+    primary = [row for row in rows if row.primary]
+    assert len(primary) == 2 * 2 * 3 + 1
+    assert {row.verdict for row in primary} == {"holds"}
+    assert {row.claimed for row in primary if "8 labels" in row.what} == {"below"}
+    assert "LDA ahead with 1 and 2, behind with 8" in crossing[0]
+
+
+@pytest.mark.parametrize(
+    ("rates", "part"),
+    [
+        (lambda name, k: honest(name, 8), "1 label a class: accuracy, LDA"),
+        (lambda name, k: honest(name, 1), "8 labels a class: accuracy, naive Bayes"),
+        (
+            lambda name, k: honest(name, 8 if (name, k) == ("naive Bayes", 2) else k),
+            "2 labels a class: accuracy, naive",
+        ),
+    ],
+)
+def test_each_part_can_fail(monkeypatch, rates: Rates, part: str):
+    rows, _ = result_of(rates, monkeypatch)
+    assert "fails" in {row.verdict for row in rows if row.primary and part in row.what}
+
+
+def test_samples_that_are_no_nearer_than_noise_fail():
+    sampled = claim.Sampled(distance={"LDA": [1.2, 1.1, 1.3]}, fresh={}, shown=torch.zeros(1, 1, 8, 8))
+    row = claim.judged("x", claim.over_seeds(sampled.distance["LDA"]), "below", 1.0)
+    assert row.verdict == "fails"
+
+
+@pytest.mark.usefixtures("hurried")
+def test_on_tiny_images_everything_is_run_and_kept(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path, monkeypatch
+):
+    result = run_claim(11, images, backbone, quick=True, work=tmp_path)
+    assert len(verdicts(result.rows, "drawn from")) >= 1
+    assert {row.what.split(", ")[0] for row in result.rows if "accuracy" in row.what} == {"features", "pixels"}
+    assert any("shift-dim" in row.what and "VAE" in row.what for row in result.rows)
+    assert result.figure.startswith("<?xml")
+    monkeypatch.setattr(classifiers, "bound", None)  # what was found is not looked for again
+    monkeypatch.setattr("headfirst.generate.VAE.fit", None)
+    assert run_claim(11, images, backbone, quick=True, work=tmp_path).as_json() == result.as_json()
+
+
+def test_the_svm_parts_what_can_be_parted_and_never_names_a_class_it_has_not_seen():
+    split = named_images("train", 30)
+    values = torch.eye(3)[torch.as_tensor(split.labels)] * 4 + 0.3 * noise(split, 3)
+    held = features(100 + values, split)
+    said = classifiers.support_vectors(held)(held)
+    assert (said.values.argmax(dim=1) == held.labels).all()
+    two = held.take([i for i in range(30) if held.labels[i] > 0])
+    assert set(classifiers.support_vectors(two)(held).values.argmax(dim=1).tolist()) == {1, 2}
+
+
+def test_densities_are_those_of_the_mixtures():
+    split = named_images("train", 60)
+    held = features(torch.eye(3)[torch.as_tensor(split.labels)] + noise(split, 3) @ torch.tensor(
+        [[1.0, 0.4, 0.0], [0.0, 0.7, 0.3], [0.0, 0.0, 0.5]]), split)  # fmt: skip
+    asked = 3 * noise(split, 3, of="asked")
+    for name in claim.GENERATIVE:
+        model = classifiers.gaussians(name, held)
+        covariances = (
+            [model.covariance.power(torch.eye(3).double(), 1.0)] * 3
+            if name == "LDA" else [v.diag() for v in model.variances]
+        )  # fmt: skip
+        each = [
+            p * scipy.stats.multivariate_normal(m.numpy(), c.numpy()).pdf(asked.numpy())
+            for p, m, c in zip(model.prior.tolist(), model.means, covariances, strict=True)
+        ]
+        gap = classifiers.log_density(model, asked).numpy() - np.log(sum(each))
+        assert gap == pytest.approx(gap[0], abs=1e-6)
+
+
+class Blocks(nn.Module):
+    """A decoder that ignores its latents and answers with a shade for each class: p(x|y) is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: dict[str, object] = {}
+        self.noise_dim, self.size, self.channels = 2, 8, 1
+        self.decoder, self.latent = GaussianDecoder(variance=4.0), GaussianLatent()
+
+    def decode(self, latents: Tensor, labels: Tensor) -> Tensor:
+        return (labels / 4)[:, None, None, None].expand(-1, 1, 8, 8)
+
+    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(images), 2), torch.zeros(len(images), 2)
+
+
+def test_a_vae_is_a_classifier_by_the_likelihood_of_each_class_and_its_share():
+    shades = np.full((9, 8, 8, 3), 1, np.uint8) * np.arange(0, 216, 24, dtype=np.uint8)[:, None, None, None]
+    split = ImageSplit(
+        name="test", ids=tuple("abcdefghi"), sources=tuple(shades), labels=np.arange(9) % 3, classes=CLASSES
+    )
+    made = Generator(kind="vae", network=Blocks(), classes=CLASSES, shares=(0.7, 0.3, 0.0), trained_on="", recipe="")
+    found = classifiers.by_bound(made, split)
+    x = torch.arange(0, 216, 24).double() / 255
+    log_p = torch.stack([-64 * (x - c / 4).square() / 8 + np.log(share) for c, share in ((0, 0.7), (1, 0.3))], dim=1)
+    assert found.values[:, :2].double().log_softmax(dim=1).numpy() == pytest.approx(
+        log_p.log_softmax(dim=1).numpy(), abs=1e-4
+    )
+    assert (found.values[:, 2] < -1e8).all()
+    assert found.labels.tolist() == split.labels.tolist()
+
+
+def test_noise_has_each_coordinates_mean_and_variance():
+    values = (
+        torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[2.0, 1.9], [0.0, 0.3]]) + 5
+    )
+    drawn = classifiers.noise_like(values, 20_000, 1)
+    assert drawn.mean(dim=0).numpy() == pytest.approx(values.mean(dim=0).numpy(), abs=0.06)
+    assert drawn.std(dim=0).numpy() == pytest.approx(values.std(dim=0).numpy(), rel=0.03)
+    assert abs(torch.corrcoef(drawn.T)[0, 1].item()) < 0.03
+
+
+def test_too_few_labels_are_refused(images: ImageSet):
+    train = images["train"]
+    few = ImageSet(name="few", splits={"train": train.take(range(9))}, classes=train.classes)
+    with pytest.raises(DataError, match="claim 11 needs 5 labelled images of every class"):
+        claim.labels_of(few, claim.LABELS)
