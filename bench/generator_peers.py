@@ -3,8 +3,8 @@
     PYTHON bench/generator_peers.py CONTESTANT SIZE…
 
 Runs where the contestant's package does: scipy and scikit-learn with ours, torch-fidelity, prdc and diffusers in an
-environment of their own. torch-fidelity imports torchvision, of which it needs no compiled operator for what is asked
-here; where those cannot be loaded their names are declared first.
+environment of their own. torch-fidelity imports torchvision, and so does diffusers where it finds it; what is asked here
+needs none of its compiled operators, and where those cannot be loaded their names are declared first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.metadata
 import io
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def diffusers_foreach(which: int, steps: int) -> None:
 
 
 def _diffusers(which: int, steps: int, *, foreach: bool) -> None:
+    _import_torchvision()
     from diffusers.training_utils import EMAModel
 
     parameters = weights(which)
@@ -150,10 +152,12 @@ def _resnet_50() -> list[tuple[int, ...]]:
 
 
 def _import_torchvision() -> None:
-    """As Python only, where its compiled operators cannot be loaded."""
+    """As Python only, where its compiled operators cannot be loaded; not at all, where it is not there."""
+    if find_spec("torchvision") is None:
+        return
     from simclr_peer import declare_compiled_operators
 
-    global _declared  # noqa: PLW0603 the names are there for as long as this is kept
+    global _declared  # the names are there for as long as this is kept
     _declared = declare_compiled_operators()
     import torchvision  # noqa: F401
 

@@ -38,12 +38,11 @@ def main() -> None:
         name, images, features = options.serve
         serve_pair(OURS[name], int(images), int(features))
         return
-    sizes = {
-        f"{images} images, {features} features": compare([str(images), str(features)], options)
-        for images in options.images
-        for features in options.features
-    }
-    record("manifold", {"neighbours": 5, "threads": 1, "rounds": options.rounds, "sizes": sizes})
+    for images in options.images:
+        for features in options.features:
+            about = {"images": images, "features": features, "neighbours": 5, "threads": 1, "rounds": options.rounds}
+            found = compare([str(images), str(features)], options)
+            record(f"manifold-{images}-{features}", about | found)
 
 
 def compare(size: list[str], options: argparse.Namespace) -> dict[str, object]:

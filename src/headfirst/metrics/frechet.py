@@ -313,9 +313,10 @@ def _tails(z: Float[Tensor, "n r"], s: Float[Tensor, " r"], u: int) -> float:
     Source: of the scale, Mardia, Biometrika 1970.
     """
     squares = z.square()
-    moments = squares.T @ squares * ((u + 1) ** 2 * (u + 2) / (len(z) * u**3))
-    cumulants = moments - s.square()[:, None] * s.square() - 2 * s.pow(4).diag()
-    return (cumulants / (s[:, None] * s * (s[:, None] + s))).sum().item() / (4 * u)
+    weights = 1 / (s[:, None] * s * (s[:, None] + s))
+    moments = ((squares @ weights) * squares).sum() * ((u + 1) ** 2 * (u + 2) / (len(z) * u**3))
+    gaussian = 2 * _harmonic(s).sum() + s.sum()  # Σ weights (s_i² s_j² + 2 s_i⁴ if i = j)
+    return (moments - gaussian).item() / (4 * u)
 
 
 def _harmonic(s: Float[Tensor, " r"]) -> Float[Tensor, "r r"]:

@@ -23,8 +23,7 @@ def update_average(averages: Sequence[Tensor], parameters: Sequence[Tensor], dec
     Raises:
         InputError: a decay outside [0, 1], other numbers of tensors, other shapes.
 
-    Source: Polyak and Juditsky, SIAM Journal on Control and Optimization 1992 (averaging); with a decay, for generators:
-    Yazıcı et al., ICLR 2019.
+    Source: of generators, Yazıcı et al., ICLR 2019.
 
     >>> import torch
     >>> average, weight = torch.zeros(2), torch.ones(2)
