@@ -3,7 +3,7 @@
     PYTHON bench/generator_peers.py CONTESTANT SIZE…
 
 Runs where the contestant's package does: scipy and scikit-learn with ours, torch-fidelity, prdc and diffusers in an
-environment of their own. torch-fidelity imports torchvision, and so does diffusers where it finds it; what is asked here
+environment of their own. torch-fidelity imports torchvision, and diffusers does where it finds it; what is asked here
 needs none of its compiled operators, and where those cannot be loaded their names are declared first.
 """
 
