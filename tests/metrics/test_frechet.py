@@ -119,6 +119,17 @@ def test_known_covariances_that_are_zero_or_of_low_rank():
     assert frechet_distance_gaussian(mean, C, mean, 4 * C).value == pytest.approx(C.trace().item())
 
 
+def test_tails_are_the_sum_over_fourth_cumulants():
+    z, s, u = normal(25, 30, 4).square(), torch.tensor([2.0, 1.0, 0.5, 0.25]).double(), 29
+    total = 0.0
+    for i in range(4):
+        for j in range(4):
+            moment = (z[:, i] ** 2 * z[:, j] ** 2).mean() * (30**2 * 31 / 29**3)
+            cumulant = moment - s[i] ** 2 * s[j] ** 2 - (2 * s[i] ** 4 if i == j else 0)
+            total += cumulant / (s[i] * s[j] * (s[i] + s[j]))
+    assert frechet._tails(z, s, u) == pytest.approx((total / (4 * u)).item(), rel=1e-12)
+
+
 @pytest.mark.parametrize(("u", "v"), [(50, 50), (31, 90)])
 def test_the_correction_does_not_depend_on_its_blocks(u, v, monkeypatch):
     s = torch.cat([torch.linspace(0.1, 3, 27).double(), torch.full((3,), 2.0).double()])  # equal ones too
