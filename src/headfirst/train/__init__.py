@@ -1,5 +1,6 @@
 """One training loop: checkpoint, resume, progress, devices. Probes and monitors enter as callbacks."""
 
+from headfirst.train.averages import update_average
 from headfirst.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from headfirst.train.decay import decay_groups
 from headfirst.train.distributed import World, join_world, sharing_workers, together, told_by_first
@@ -28,5 +29,6 @@ __all__ = [
     "together",
     "told_by_first",
     "train",
+    "update_average",
     "write_events",
 ]

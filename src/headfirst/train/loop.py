@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from headfirst.errors import DivergenceError, FingerprintError, InputError, Interrupted
 from headfirst.randomness import keyed_bits, keyed_permutation
+from headfirst.train.averages import update_average
 from headfirst.train.checkpoint import load_checkpoint, save_checkpoint
 from headfirst.train.distributed import World, join_world, sum_gradients
 from headfirst.train.signals import graceful_stop
@@ -203,8 +204,7 @@ def train(
                 lambda e=epoch, c=chosen: _step(loss, parameters, updates, optimisation, c, e, state.step, seed, world),
             )
             if optimisation.ema_decay is not None:
-                for average, parameter in zip(ema, parameters, strict=True):
-                    average.lerp_(parameter.detach(), 1 - optimisation.ema_decay)
+                update_average(ema, parameters, optimisation.ema_decay)
             state.step += 1
             state.sum += value * len(chosen)
             state.seconds = time.monotonic() - began
