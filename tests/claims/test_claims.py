@@ -106,4 +106,6 @@ def test_refusals(backbone: PretrainedBackbone, images: ImageSet):
         run_claim(11, images, backbone)
     with pytest.raises(InputError, match="at least 2, got 1"):
         run_claim(2, images, backbone, seeds=1)
-    assert set(CLAIMS) == {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+    with pytest.raises(InputError, match="claim 3 is about images"):
+        run_claim(3, None, backbone)
+    assert set(CLAIMS) == {*range(1, 11), 13, 14}

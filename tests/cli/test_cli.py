@@ -120,6 +120,8 @@ def test_dry_run_writes_nothing(headfirst, photos: Path, tiny_directory: Path, t
         (["plan", "{photos}", "--backbone", "{tiny}", "--out", "{tiny}/config.json/x"], "config.json is no folder"),
         (["adapt", "{photos}", "--method", "finetun"], "did you mean 'finetune'"),
         (["claims", "99"], "no claim 99"),
+        (["claims", "13", "--data", "{photos}"], "claim 13 takes neither images nor a backbone; leave --data"),
+        (["claims", "14", "--backbone", "builtin/glyph"], "claim 14 takes neither images nor a backbone"),
         (["cache", "burn"], "info or clear"),
         (["report", "{photos}"], "no report"),
         (["run", "--frobnicate"], "No such option"),

@@ -28,6 +28,9 @@ WITH_TEXT = (8, 9, 10)
 FROM_NOTHING = (1,)
 """Claims that need no backbone: small networks are drawn where none is given."""
 
+WITHOUT_IMAGES = (13, 14)
+"""Claims about distributions that are known: they take neither images nor a backbone."""
+
 CLAIMS: Mapping[int, Claim] = {
     1: Claim("Self-supervision answers the cost of labels", "claim_01_self_supervision"),
     2: Claim("Fine-tuning moves the backbone, linear probing does not", "claim_02_what_moves"),
@@ -39,12 +42,14 @@ CLAIMS: Mapping[int, Claim] = {
     8: Claim("Zero-shot needs no training examples", "claim_08_zero_shot"),
     9: Claim("Embeddings must be normalised to be compared", "claim_09_normalised"),
     10: Claim("The logit scale (inverse temperature) sets the sharpness", "claim_10_logit_scale"),
+    13: Claim("The GAN generator maximises the discriminator's cross-entropy", "claim_13_cross_entropy"),
+    14: Claim("Reparameterisation lets gradients reach the encoder", "claim_14_reparameterisation"),
 }
 
 
 def run_claim(
     number: int,
-    data: ImageSet,
+    data: ImageSet | None,
     backbone: PretrainedBackbone | DualEncoder | None,
     *,
     seeds: int = 5,
@@ -55,23 +60,30 @@ def run_claim(
     """Run one claim.
 
     Args:
-        data: with train, val, test; the embedded digits or the user's own.
+        data: with train, val, test; the embedded digits or the user's own. None for `WITHOUT_IMAGES`.
         backbone: for claim 8 a dual encoder; 9 and 10 take either, the others the backbone alone. Claim 1 takes only
-            its architecture, and small networks where it is None.
+            its architecture, and small networks where it is None. None for `WITHOUT_IMAGES`.
         seeds: training seeds, at least 2.
         quick: fewer seeds and steps; the result says so.
         work: keeps what was finished, so that the same call resumes; claims 3 and 7 share it.
 
     Raises:
-        InputError: no such claim, fewer than two seeds, or no backbone, or the wrong kind.
+        InputError: no such claim, fewer than two seeds, or images or a backbone that are missing, of the wrong kind, or
+            not what the claim is about.
     """
     if number not in CLAIMS:
         raise InputError(f"there is no claim {number} yet; claims are {', '.join(map(str, CLAIMS))}")
     if seeds < 2:
         raise InputError(f"an interval over seeds needs at least 2, got {seeds}")
+    if number in WITHOUT_IMAGES and (data is not None or backbone is not None):
+        raise InputError(
+            f"claim {number} is about known distributions and takes neither images nor a backbone; leave both out"
+        )
+    if data is None and number not in WITHOUT_IMAGES:
+        raise InputError(f"claim {number} is about images; pass some, such as ImageSet.open('digits')")
     if isinstance(backbone, DualEncoder) and number not in WITH_TEXT:
         raise InputError(f"claim {number} is about an image backbone; pass encoder.image_alone()")
-    if backbone is None and number not in FROM_NOTHING:
+    if backbone is None and number not in (*FROM_NOTHING, *WITHOUT_IMAGES):
         raise InputError(
             f"claim {number} is about a pretrained backbone; pass one, such as load_backbone('builtin/glyph')"
         )
@@ -95,6 +107,7 @@ def write_claim(result: ClaimResult, directory: Path) -> Path:
 __all__ = [
     "CLAIMS",
     "FROM_NOTHING",
+    "WITHOUT_IMAGES",
     "WITH_TEXT",
     "Claim",
     "ClaimResult",

@@ -20,6 +20,7 @@ from headfirst.cli.options import (
     resolve_device,
     text_tower_of,
 )
+from headfirst.errors import InputError
 
 
 def claims(
@@ -35,21 +36,25 @@ def claims(
     quiet: QuietOption = False,
 ) -> None:
     """List the claims, or run one and print its figures, verdict and picture."""
-    from headfirst.claims import CLAIMS, FROM_NOTHING, WITH_TEXT, run_claim, write_claim
+    from headfirst.claims import CLAIMS, FROM_NOTHING, WITH_TEXT, WITHOUT_IMAGES, run_claim, write_claim
 
     if number is None:
         for claim_number, claim in CLAIMS.items():
             say(f"{claim_number:>2}  {claim.title}")
         return
+    alone = number in WITHOUT_IMAGES
+    if alone and (data != DIGITS or backbone is not None):
+        raise InputError(f"claim {number} takes neither images nor a backbone; leave --data and --backbone out")
     out_folder(out)
     resolve_device("cpu")
     if number == 8 and backbone is None and data == DIGITS:
         backbone = GLYPH_CLIP
     encoder = text_tower_of(backbone) if number in WITH_TEXT else None
     drawn = number in FROM_NOTHING and backbone is None
-    model = None if drawn else encoder or open_backbone(backbone, data)
+    model = None if drawn or alone else encoder or open_backbone(backbone, data)
+    images = None if alone else open_images(data, None)
     with progress_display(quiet=quiet) as progress:
-        result = run_claim(number, open_images(data, None), model, seeds=seeds, quick=quick, work=out / "work",
+        result = run_claim(number, images, model, seeds=seeds, quick=quick, work=out / "work",
                            progress=progress)  # fmt: skip
     path = write_claim(result, out)
     say(result.as_json() if as_json else f"{result.as_text()}\nfigure: {path}")
