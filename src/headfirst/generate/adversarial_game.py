@@ -145,6 +145,8 @@ class Round:
 class Game(nn.Module):
     """Both players, and the generator's moving average, all of which a checkpoint holds."""
 
+    moves: Tensor
+
     def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
         self.generator, self.discriminator = generator, discriminator

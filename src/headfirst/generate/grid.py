@@ -155,9 +155,9 @@ class GridGAN:
             callbacks=[told],
             progress=progress,
         )
-        return GridResult(
-            generator=game.average.eval(), reading=read(), seconds=time.monotonic() - began, recipe=repr(self)
-        )
+        averaged = game.average.eval()
+        assert isinstance(averaged, PointGenerator)
+        return GridResult(generator=averaged, reading=read(), seconds=time.monotonic() - began, recipe=repr(self))
 
     @classmethod
     def collapsing(cls) -> GridGAN:

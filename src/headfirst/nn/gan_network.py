@@ -181,6 +181,8 @@ class PointDiscriminator(nn.Module):
     Source: Tancik et al., "Fourier features let networks learn high frequency functions", NeurIPS 2020.
     """
 
+    waves: Tensor
+
     def __init__(
         self,
         *,
