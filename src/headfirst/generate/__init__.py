@@ -1,7 +1,19 @@
 """Generators: the losses, likelihoods and penalties of variational autoencoders and adversarial networks; what learns
 from them, and what it makes."""
 
+from headfirst.generate.adversarial_game import (
+    HINGE,
+    LEAST_SQUARES,
+    NON_SATURATING,
+    RELATIVISTIC,
+    SATURATING,
+    Losses,
+    Rules,
+)
+from headfirst.generate.collapse import GameReading
+from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
+from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
 from headfirst.generate.pictures import Pictures, pictures
 from headfirst.nn import (
     DiscriminatorReading,
@@ -33,10 +45,22 @@ from headfirst.nn import (
 )
 
 __all__ = [
+    "GAN",
+    "HINGE",
+    "LEAST_SQUARES",
+    "NON_SATURATING",
+    "RELATIVISTIC",
+    "SATURATING",
     "DiscriminatorReading",
+    "GameReading",
     "Generator",
+    "GridGAN",
+    "GridReading",
+    "GridResult",
     "ImportanceBound",
+    "Losses",
     "Pictures",
+    "Rules",
     "bernoulli_log_likelihood",
     "discretised_logistic_log_likelihood",
     "discriminator_loss",
@@ -45,6 +69,8 @@ __all__ = [
     "gaussian_kl_per_dimension",
     "gaussian_log_likelihood",
     "gradient_ratio",
+    "grid_mode",
+    "grid_points",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "importance_weighted_bound",
@@ -59,6 +85,7 @@ __all__ = [
     "r1_penalty",
     "r2_penalty",
     "read_discriminator",
+    "read_grid",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
     "reparameterised",
