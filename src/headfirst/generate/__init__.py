@@ -9,6 +9,7 @@ from headfirst.generate.latent_space import (
     spherical_path,
     traverse,
 )
+from headfirst.generate.likelihood_classifier import LikelihoodClassifier, LikelihoodModel
 from headfirst.generate.pictures import Pictures, pictures
 from headfirst.generate.vae import VAE
 from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
@@ -57,6 +58,8 @@ __all__ = [
     "Generator",
     "ImportanceBound",
     "LatentDiagnostics",
+    "LikelihoodClassifier",
+    "LikelihoodModel",
     "LogisticLatent",
     "Pictures",
     "Posterior",
