@@ -14,10 +14,25 @@ from headfirst.generate.collapse import GameReading
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
+from headfirst.generate.latent_space import (
+    LatentDiagnostics,
+    latent_diagnostics,
+    linear_path,
+    spherical_path,
+    traverse,
+)
+from headfirst.generate.likelihood_classifier import LikelihoodClassifier, LikelihoodModel
 from headfirst.generate.pictures import Pictures, pictures
+from headfirst.generate.vae import VAE
+from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
 from headfirst.nn import (
+    BernoulliDecoder,
+    DiscretisedLogisticDecoder,
     DiscriminatorReading,
+    GaussianDecoder,
+    GaussianLatent,
     ImportanceBound,
+    LogisticLatent,
     bernoulli_log_likelihood,
     discretised_logistic_log_likelihood,
     discriminator_loss,
@@ -53,6 +68,13 @@ __all__ = [
     "SATURATING",
     "DiscriminatorReading",
     "GameReading",
+    "VAE",
+    "BernoulliDecoder",
+    "DiscretisedLogisticDecoder",
+    "DiscriminatorReading",
+    "EvidenceBound",
+    "GaussianDecoder",
+    "GaussianLatent",
     "Generator",
     "GridGAN",
     "GridReading",
@@ -61,9 +83,19 @@ __all__ = [
     "Losses",
     "Pictures",
     "Rules",
+    "LatentDiagnostics",
+    "LikelihoodClassifier",
+    "LikelihoodModel",
+    "LogisticLatent",
+    "Pictures",
+    "Posterior",
     "bernoulli_log_likelihood",
+    "bound",
+    "decode",
     "discretised_logistic_log_likelihood",
     "discriminator_loss",
+    "elbo",
+    "encode",
     "free_bits",
     "gaussian_kl",
     "gaussian_kl_per_dimension",
@@ -74,8 +106,10 @@ __all__ = [
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "importance_weighted_bound",
+    "latent_diagnostics",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
+    "linear_path",
     "load_generator",
     "logistic_kl",
     "logistic_log_density",
@@ -90,4 +124,6 @@ __all__ = [
     "relativistic_generator_loss",
     "reparameterised",
     "saturating_loss",
+    "spherical_path",
+    "traverse",
 ]
