@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 Reading = Mapping[str, float | int | None]
 
-_PANELS: tuple[tuple[str, tuple[str, ...], float], ...] = (
+Panel = tuple[str, tuple[str, ...], float]
+
+_PANELS: tuple[Panel, ...] = (
     ("Loss", ("loss",), 1.0),
     ("RankMe (effective rank)", ("rankme",), 1.0),
     ("Standard deviation of features", ("feature_std",), 1.0),
     ("Accuracy without training (%)", ("probe", "knn"), 100.0),
     ("Entropy of the teacher (nats)", ("teacher_entropy",), 1.0),
 )
+_UNBOUNDED = ("Loss",)
 _COLUMNS = 3
 
 
@@ -30,7 +33,15 @@ def curves_figure(readings: Sequence[Reading], events: Sequence[str]) -> str | N
     A later reading of the same epoch, after training was rolled back, takes the line up anew; what was undone stays,
     in grey. Epochs that events name are marked.
     """
-    panels = [(title, [n for n in names if _points(readings, n)], unit) for title, names, unit in _PANELS]
+    return panels_figure(_PANELS, readings, events)
+
+
+def panels_figure(panels: Sequence[Panel], readings: Sequence[Reading], events: Sequence[str]) -> str | None:
+    """`curves_figure` of these panels: a title, the names of one or two signals, a factor for the axis.
+
+    Axes begin at 0, but those of a loss.
+    """
+    panels = [(title, tuple(n for n in names if _points(readings, n)), unit) for title, names, unit in panels]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
@@ -41,7 +52,7 @@ def curves_figure(readings: Sequence[Reading], events: Sequence[str]) -> str | N
         for axes, (title, names, unit) in zip(grid, panels, strict=False):
             _panel(axes, readings, names, unit, marked_epochs(events))
             frame(axes, "epoch", "", title)
-            if title != "Loss":
+            if title not in _UNBOUNDED:
                 low, high = axes.get_ylim()
                 axes.set_ylim(min(0, low), high)
         for axes in grid[len(panels) :]:
