@@ -1,4 +1,4 @@
-"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-training, generators; safe names."""
+"""`Report` → report.html, report.json, report.md; so plans, searches, pre-trainings, generators; safe names."""
 
 from headfirst.report.compare_page import comparison_json, comparison_text, write_comparison
 from headfirst.report.files import read_report, write_report

@@ -21,6 +21,7 @@ from torch import Tensor
 from headfirst.adapt import LinearProbe
 from headfirst.data import ImageSet, ImageSplit
 from headfirst.data.hashing import hash_array, hash_bytes
+from headfirst.data.imageset import UNLABELLED
 from headfirst.errors import DataError, InputError
 from headfirst.features import embed
 from headfirst.generate import Generator
@@ -39,7 +40,7 @@ from headfirst.metrics import (
 from headfirst.metrics.neighbours import in_one_frame, nearest_of
 from headfirst.nn import PretrainedBackbone
 from headfirst.randomness import keyed_permutation
-from headfirst.study.generator_data import Pool, as_split, at_size, training_pool
+from headfirst.study.generator_data import as_split, at_size, training_pool
 from headfirst.study.picture_grid import inline_png
 from headfirst.types import Features, Progress, Samples, silent
 
@@ -49,6 +50,9 @@ LEAST = 10
 """Images a side, below which nothing is computed."""
 SHOWN = 8
 """Generated images that are shown beside the real ones nearest to them."""
+
+BOUND_IMAGES, BOUND_DRAWS = 500, 100
+"""A VAE's bound is that of so many real images, by so many draws each."""
 
 _STREAM = 0x67_656E
 
@@ -193,7 +197,8 @@ def evaluate_generator(
     if num < LEAST:
         raise InputError(f"num must be at least {LEAST} for there to be something to measure, got {num}")
     size = generator.sample(1).pixels.shape[-1]
-    real, pool = _sides(generator, images, split, size, progress)
+    real = _real(generator, images, split, size, progress)
+    pool, learned = _learned_from(generator, images, size, progress) if real.name != UNLABELLED else (None, False)
     made = generator.sample(num, seed=seed, device=device, progress=progress)
 
     def embedded(images: ImageSplit) -> Features:
@@ -201,7 +206,7 @@ def evaluate_generator(
 
     held_out = at_size(real, size, progress=progress)
     f_made, f_real = embedded(as_split(made)), embedded(held_out)
-    training = None if pool is None else at_size(pool.split, size, progress=progress)
+    training = None if pool is None else at_size(pool, size, progress=progress)
     f_train = None if training is None else _labelled_again(embedded(training), images)
     few = f_train.take(keyed_permutation(len(f_train), seed, _STREAM)[:num].tolist()) if f_train else None
 
@@ -216,7 +221,6 @@ def evaluate_generator(
         if _has_classes(f_real):
             of_real |= _classes(probe.predict(f_real.values), f_real, f_train.classes, shares)
         by_class = _by_class(found, f_made, f_train.classes)
-    learned = pool is not None and generator.trained_on == pool.split.fingerprint
     memorised = (
         memorisation_test(f_made.values, f_train.values, f_real.values, seed=seed) if learned and f_train else None
     )
@@ -240,6 +244,7 @@ def evaluate_generator(
         repeats=_repeats(f_made.values, few.values if few is not None else f_real.values),
         by_class=by_class,
         memorisation=memorised,
+        bound=_bound(generator, real, seed, progress),
         why_not="" if memorised else f"{images.name} does not hold the images that the generator learned from",
     )
     alike = _lookalikes(made, f_made, training, f_train, held_out, f_real) if training and f_train and learned else ()
@@ -303,30 +308,38 @@ def _ends(score: Score) -> tuple[float, float]:
     return -math.inf if score.low is None else score.low, math.inf if score.high is None else score.high
 
 
-def _sides(
-    generator: Generator, images: ImageSet, split: str, size: int, progress: Progress
-) -> tuple[ImageSplit, Pool | None]:
-    """The real images, and what may have been learned from."""
-    if not images.classes and list(images.splits) == ["unlabelled"]:
-        pool = training_pool(images, size=size, progress=progress)
-        if pool.split.fingerprint == generator.trained_on:
+def _real(generator: Generator, images: ImageSet, split: str, size: int, progress: Progress) -> ImageSplit:
+    """The real images."""
+    if list(images.splits) == [UNLABELLED]:
+        if _learned_from(generator, images, size, progress)[1]:
             raise InputError(
                 f"the generator learned from all images of {images.name}, and one that repeats them would score best; "
                 "give images it never saw"
             )
-        return images["unlabelled"], None
-    real = images[split]
-    if split in ("train", "unlabelled"):
+        real = images[UNLABELLED]
+    elif split in ("train", UNLABELLED):
         raise InputError(f"split {split!r} is learned from; give one that is not, such as test")
+    else:
+        real = images[split]
     if len(real) < LEAST:
         raise DataError(
-            f"split {split!r} of {images.name} has {len(real)} images, too few to tell; give at least {LEAST}"
+            f"split {real.name!r} of {images.name} has {len(real)} images, too few to measure; give at least {LEAST}"
         )
-    learnable = any(name in images for name in ("train", "unlabelled"))
-    pool = None
-    if learnable:
-        pool = training_pool(images, size=size, with_classes=bool(generator.classes), progress=progress)
-    return real, pool
+    return real
+
+
+def _learned_from(
+    generator: Generator, images: ImageSet, size: int, progress: Progress
+) -> tuple[ImageSplit | None, bool]:
+    """The training images, and whether they are those of the generator."""
+    if "train" not in images and UNLABELLED not in images:
+        return None, False
+    pools = [training_pool(images, size=size, with_classes=asked, progress=progress).split for asked in (True, False)]
+    for pool in pools:
+        plain = replace(pool, labels=np.full(len(pool), -1))
+        if generator.trained_on in (pool.fingerprint, plain.fingerprint):
+            return pool, True
+    return pools[0], False
 
 
 def _distances(real: Float[Tensor, "m d"], other: Float[Tensor, "n d"]) -> dict[str, Score]:
@@ -384,6 +397,25 @@ def _by_class(found: Int[Tensor, " n"], of: Features, classes: tuple[str, ...]) 
         )
         for k, name in enumerate(classes)
     )
+
+
+def _bound(generator: Generator, real: ImageSplit, seed: int, progress: Progress) -> dict[str, float]:
+    """What a VAE says of real images, in nats an image; nothing where it cannot be asked of them."""
+    if generator.kind != "vae" or (generator.classes and real.classes != generator.classes):
+        return {}
+    from headfirst.generate import bound  # TODO
+
+    few = real.take(keyed_permutation(len(real), seed, _STREAM)[:BOUND_IMAGES])
+    try:
+        found = bound(generator, few, draws=BOUND_DRAWS, seed=seed, progress=progress)
+    except InputError:  # coloured images, and it knows grey alone; or images without a label
+        return {}
+    return {
+        "log_likelihood_at_least_nats": found.mean,
+        "standard_error": found.standard_error,
+        "images": float(len(few)),
+        "draws": float(BOUND_DRAWS),
+    }
 
 
 def _repeats(made: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> Repeats:
