@@ -334,12 +334,13 @@ def _learned_from(
     """The training images, and whether they are those of the generator."""
     if "train" not in images and UNLABELLED not in images:
         return None, False
-    pools = [training_pool(images, size=size, with_classes=asked, progress=progress).split for asked in (True, False)]
-    for pool in pools:
+    pool = None
+    for asked in dict.fromkeys((bool(generator.classes), True, False)):
+        pool = training_pool(images, size=size, with_classes=asked, progress=progress).split
         plain = replace(pool, labels=np.full(len(pool), -1))
         if generator.trained_on in (pool.fingerprint, plain.fingerprint):
             return pool, True
-    return pools[0], False
+    return pool, False
 
 
 def _distances(real: Float[Tensor, "m d"], other: Float[Tensor, "n d"]) -> dict[str, Score]:
