@@ -37,7 +37,8 @@ def scores(name: str = "cat") -> GeneratorScores:
         features="2" * 64, preprocessing={"resize": 28, "crop": None}, size=28, seed=3, num_generated=2000,
         num_real=1999, num_reference=1998, of_generated=made, of_real=real,
         repeats=Repeats(pairs=7, threshold=0.125, support=1234.5, low=678.9, high=None),
-        by_class=(ClassScore(name=name, generated=40, recognised=30), ClassScore(name="none", generated=0, recognised=0)),
+        by_class=(ClassScore(name=name, generated=40, recognised=30),
+                  ClassScore(name="none", generated=0, recognised=0)),
         memorisation=Memorisation(share=0.5561, expected=0.5552, z=1.0, p_value=0.1618, least_p_value=1e-4,
                                   verdict="no sign of it"),
         bound={"log_likelihood_at_least_nats": -1234.0},
@@ -49,7 +50,8 @@ def training(name: str = "cat") -> GeneratorReport:
         name=name, kind="gan", epochs=4, planned=8, seconds=75.0,
         readings=tuple({"epoch": e, "loss": 2.0 / e, "val_elbo": None if e < 3 else -80.5 - e, "warning": name}
                        for e in (1, 2, 3, 4)),
-        events=(f"epoch 3: {name}",), strips=(Strip(name=name, picture=PIXEL, num=12), Strip(name="b", picture=PIXEL, num=12)),
+        events=(f"epoch 3: {name}",),
+        strips=(Strip(name=name, picture=PIXEL, num=12), Strip(name="b", picture=PIXEL, num=12)),
         grown=(Strip(name="1", picture=PIXEL, num=12), Strip(name="2", picture=PIXEL, num=12)),
         about={"data": name}, versions={"headfirst": name},
     )  # fmt: skip
