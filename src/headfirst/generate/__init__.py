@@ -1,6 +1,7 @@
 """Generators: the losses, likelihoods and penalties of variational autoencoders and adversarial networks; what learns
 from them, and what it makes."""
 
+from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.latent_space import (
     LatentDiagnostics,
@@ -47,6 +48,7 @@ from headfirst.nn import (
 )
 
 __all__ = [
+    "GAN",
     "VAE",
     "BernoulliDecoder",
     "DiscretisedLogisticDecoder",

@@ -35,6 +35,21 @@ _TITLES = {
     "class_weights": "Class shares off by (total variation)",
 }
 _SHARES = ("precision", "recall", "coverage", "recognised", "class_weights")
+_CURVES: tuple[Panel, ...] = (
+    ("Loss", ("loss",), 1.0),
+    ("Bound on log p(x) (nats)", ("elbo", "val_elbo"), 1.0),
+    ("Reconstruction (nats)", ("reconstruction",), 1.0),
+    ("KL (nats)", ("kl",), 1.0),
+    ("Active latent dimensions", ("active_units",), 1.0),
+    ("Latents of all to prior (nats)", ("aggregate_distance",), 1.0),
+    ("Discriminator: real or made?", ("real", "fake"), 1.0),
+    ("Coverage, and expected (%)", ("coverage", "expected_coverage"), 100.0),
+    ("Pairs alike (%)", ("alike", "alike_real"), 100.0),
+    ("Nearest is of its class (%)", ("agreement",), 100.0),
+    ("Classes there", ("classes",), 1.0),
+    ("Different images", ("support",), 1.0),
+    ("Gradient left if saturating", ("gradient_ratio",), 1.0),
+)
 _NOT_CURVES = ("epoch", "step", "steps", "seconds")
 
 
@@ -129,11 +144,14 @@ def _interval(name: str, score: Score) -> str:
 
 
 def _panels(report: GeneratorReport) -> tuple[Panel, ...]:
-    return tuple(
-        (name.replace("_", " "), (name,), 1.0)
-        for name in _columns(report)
-        if name not in _NOT_CURVES and any(isinstance(reading.get(name), float | int) for reading in report.readings)
-    )
+    """Those that are known; of what else was read, one each."""
+    known = {name for _, names, _ in _CURVES for name in names}
+    others = (name for name in _columns(report) if name not in known and name not in _NOT_CURVES)
+    return (*_CURVES, *((name.replace("_", " "), (name,), 1.0) for name in others if _numeric(report, name)))
+
+
+def _numeric(report: GeneratorReport, name: str) -> bool:
+    return all(isinstance(reading.get(name), float | int | None) for reading in report.readings)
 
 
 def _columns(report: GeneratorReport) -> tuple[str, ...]:

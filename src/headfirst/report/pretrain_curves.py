@@ -23,7 +23,6 @@ _PANELS: tuple[Panel, ...] = (
     ("Accuracy without training (%)", ("probe", "knn"), 100.0),
     ("Entropy of the teacher (nats)", ("teacher_entropy",), 1.0),
 )
-_UNBOUNDED = ("Loss",)
 _COLUMNS = 3
 
 
@@ -52,7 +51,7 @@ def panels_figure(panels: Sequence[Panel], readings: Sequence[Reading], events: 
         for axes, (title, names, unit) in zip(grid, panels, strict=False):
             _panel(axes, readings, names, unit, marked_epochs(events))
             frame(axes, "epoch", "", title)
-            if title not in _UNBOUNDED:
+            if title != "Loss":
                 low, high = axes.get_ylim()
                 axes.set_ylim(min(0, low), high)
         for axes in grid[len(panels) :]:
@@ -87,7 +86,7 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
             axes.plot(x, [unit * value for value in y], style, color=colour, linewidth=1.2, zorder=3, **alone)
         if len(names) > 1:
             x, y = runs[-1][-1]
-            axes.annotate(name, (x, unit * y), xytext=(-2, 3 if name == names[0] else -9), textcoords="offset points",
+            axes.annotate(name.replace("_", " "), (x, unit * y), xytext=(-2, 3 if name == names[0] else -9), textcoords="offset points",
                           ha="right", color=INK, fontsize=8.5)  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
     axes.margins(x=0.02, y=0.12)

@@ -24,7 +24,7 @@ from headfirst.data.hashing import hash_array, hash_bytes
 from headfirst.data.imageset import UNLABELLED
 from headfirst.errors import DataError, InputError
 from headfirst.features import embed
-from headfirst.generate import Generator
+from headfirst.generate import Generator, bound
 from headfirst.metrics import (
     Memorisation,
     binomial_interval,
@@ -404,8 +404,6 @@ def _bound(generator: Generator, real: ImageSplit, seed: int, progress: Progress
     """What a VAE says of real images, in nats an image; nothing where it cannot be asked of them."""
     if generator.kind != "vae" or (generator.classes and real.classes != generator.classes):
         return {}
-    from headfirst.generate import bound  # TODO
-
     few = real.take(keyed_permutation(len(real), seed, _STREAM)[:BOUND_IMAGES])
     try:
         found = bound(generator, few, draws=BOUND_DRAWS, seed=seed, progress=progress)
