@@ -86,8 +86,9 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
             axes.plot(x, [unit * value for value in y], style, color=colour, linewidth=1.2, zorder=3, **alone)
         if len(names) > 1:
             x, y = runs[-1][-1]
-            axes.annotate(name.replace("_", " "), (x, unit * y), xytext=(-2, 3 if name == names[0] else -9), textcoords="offset points",
-                          ha="right", color=INK, fontsize=8.5)  # fmt: skip
+            beside = (-2, 3 if name == names[0] else -9)
+            axes.annotate(name.replace("_", " "), (x, unit * y), xytext=beside, textcoords="offset points", ha="right",
+                          color=INK, fontsize=8.5)  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
     axes.margins(x=0.02, y=0.12)
 
