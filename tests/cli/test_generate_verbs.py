@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+import headfirst.report as headfirst_report
 import headfirst.study.generator_training as training
 from headfirst.data import ImageSet, decode_image
 from headfirst.errors import Interrupted
-from headfirst.generate import VAE, Generator, load_generator
+from headfirst.generate import VAE, load_generator
+from headfirst.study import GeneratorReport
 
 QUICK = ("--epochs", 2, "--batch-size", 16, "--force", "--quiet")
 SIDE = 16
@@ -129,19 +131,19 @@ def test_evaluate_prints_and_writes_scores(
 
 def test_a_stopped_training_goes_on_to_the_same_bits(headfirst, photos: Path, tmp_path: Path, monkeypatch):
     whole = headfirst("generate", "train", photos, *QUICK[:1], 3, *QUICK[2:], "--out", tmp_path / "whole", "--json")
-    rows_of, calls = training.rows_of, []
+    write, calls = headfirst_report.write_generate, []
 
-    def stopping(generator: Generator, **how: object):
-        calls.append(1)
+    def stopping(report: GeneratorReport, out: Path) -> Path:
+        calls.append(write(report, out))
         if len(calls) == 2:
             raise Interrupted("stopped")
-        return rows_of(generator, **how)
+        return calls[-1]
 
-    monkeypatch.setattr(training, "rows_of", stopping)
+    monkeypatch.setattr(headfirst_report, "write_generate", stopping)
     command = ("generate", "train", photos, *QUICK[:1], 3, *QUICK[2:], "--out", tmp_path / "cut")
     assert "stopped" in headfirst(*command, code=1).stderr
     assert load_generator(tmp_path / "cut")  # what there is so far
-    assert "1 of 3 epochs so far" in (tmp_path / "cut" / "generate.html").read_text()
+    assert "2 of 3 epochs so far" in (tmp_path / "cut" / "generate.html").read_text()
     other = headfirst("generate", "train", photos, "--epochs", 4, *QUICK[2:], "--out", tmp_path / "cut", code=2)
     assert "--fresh" in other.stderr
     headfirst(*command)
@@ -163,16 +165,22 @@ def test_fresh_discards_a_stopped_training(headfirst, photos: Path, tmp_path: Pa
     assert not (out / "samples-00009.png").exists()
 
 
-def test_minutes_choose_the_epochs(headfirst, photos: Path, tmp_path: Path):
+def test_minutes_choose_the_epochs_once(headfirst, photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(training, "measure", lambda *_, **__: (20.0, 5.0))
     ask = ("generate", "train", photos, "--batch-size", 16, "--force")
-    called = headfirst(*ask, "--minutes", 0.05, "--out", tmp_path / "x")
-    epochs = int(called.stderr.split("0.05 minutes: ")[1].split()[0])
-    assert json.loads((tmp_path / "x" / "generate.json").read_text())["epochs"] == epochs
+    called = headfirst(*ask, "--minutes", 2, "--out", tmp_path / "x")  # 108 s: four times 20 + 5
+    assert "2 minutes: 4 epochs, 20 s each" in called.stderr
+    assert json.loads((tmp_path / "x" / "generate.json").read_text())["epochs"] == 4
     assert "minutes must be positive" in headfirst(*ask, "--minutes", -1, "--out", tmp_path / "y", code=2).stderr
-    assert "not enough for one pass" in headfirst(*ask, "--minutes", 1e-6, "--out", tmp_path / "y", code=2).stderr
+    refused = headfirst(*ask, "--minutes", 0.4, "--out", tmp_path / "y", code=2).stderr
+    assert "not enough for one pass over 80 images, which takes about 0.56 here" in refused
     assert (
         "give it or --epochs" in headfirst(*ask, "--minutes", 1, "--epochs", 2, "--out", tmp_path / "y", code=2).stderr
     )
+    work = tmp_path / ".y.training"
+    work.mkdir()
+    (work / "plan.json").write_text('{"minutes": 3, "of": "", "epochs": 7}')
+    assert "planned for 3 minutes" in headfirst(*ask, "--minutes", 2, "--out", tmp_path / "y", code=2).stderr
 
 
 def test_an_adversarial_pair_without_classes(headfirst, photos: Path, tiny_directory: Path, tmp_path: Path):

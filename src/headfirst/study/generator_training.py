@@ -249,5 +249,5 @@ def measure(recipe: Any, images: ImageSplit, val: ImageSplit | None, *, seed: in
     replace(recipe, epochs=2).fit(few, val=val, seed=seed, device=device, force=True, watch=look, progress=step)
     whole = time.perf_counter() - began
     median = statistics.median(b - a for a, b in pairwise(moments))
-    steps = (len(moments) - 1) / 2
+    steps = len(moments) / 2
     return median * steps * len(images) / len(few), max(0.0, whole - 2 * median * steps) / max(looks, 1)
