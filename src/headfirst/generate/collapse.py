@@ -131,13 +131,13 @@ def seen_collapse(reading: GameReading) -> str | None:
     signs = []
     if reading.alike >= ALIKE * reading.alike_real:
         signs.append(
-            f"two generated images are alike in {100 * reading.alike:.2g} % of all pairs, two real ones in "
-            f"{100 * reading.alike_real:.2g} %, as if there were only {1 / reading.alike:.0f} different ones"
+            f"two generated images are alike in {100 * reading.alike:.3g} % of all pairs, two real ones in "
+            f"{100 * reading.alike_real:.3g} %, as if there were only {1 / reading.alike:.0f} different ones"
         )
     if reading.coverage < LOST * reading.expected_coverage:
         signs.append(
-            f"{100 * reading.coverage:.2g} % of the real images have a generated one near, where "
-            f"{100 * reading.expected_coverage:.2g} % are expected"
+            f"{100 * reading.coverage:.3g} % of the real images have a generated one near, where "
+            f"{100 * reading.expected_coverage:.3g} % are expected"
         )
     if not signs:
         return None
@@ -158,7 +158,7 @@ def collapse_events(readings: Sequence[GameReading], epochs: int) -> list[str]:
             events.append(f"epoch {reading.epoch}: mode collapse: {why}")
         elif why is None and collapsed:
             events.append(
-                f"epoch {reading.epoch}: recovered: {100 * reading.coverage:.2g} % of the real images covered"
+                f"epoch {reading.epoch}: recovered: {100 * reading.coverage:.3g} % of the real images covered"
             )
         collapsed = why is not None
     return events

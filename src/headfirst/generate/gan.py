@@ -341,7 +341,8 @@ class _Training:
         events = [self.shown.resized] if self.shown.resized else []
         if self.shown.quarantined:
             events.append(f"{len(self.shown.quarantined)} images could not be read and were left out")
-        missing = [name for name, share in zip(self.classes, self.shown.shares, strict=True) if share == 0]
+        shares = self.shown.shares if self.classes else ()
+        missing = [name for name, share in zip(self.classes, shares, strict=True) if share == 0]
         if missing:
             events.append(f"no image of {', '.join(missing)}: it cannot be generated")
         return events

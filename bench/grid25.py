@@ -1,0 +1,52 @@
+"""The 25-mode grid: what `GridGAN()` covers over ten seeds, and what `GridGAN.collapsing()` loses.
+
+    python bench/grid25.py [--seeds 10]
+
+A mode is covered by 20 of 2,500 points within three standard deviations. Seconds are processor seconds on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from record import record
+
+from headfirst.generate import GridGAN
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--seeds", type=int, default=10)
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    recipes = {"default": GridGAN(), "collapsing": GridGAN.collapsing()}
+    record("grid25", {**vars(options), **{name: measured(recipe, options.seeds) for name, recipe in recipes.items()}})
+
+
+def measured(recipe: GridGAN, seeds: int) -> dict[str, Any]:
+    """Every seed's reading and processor seconds, and what they come to."""
+    found = []
+    for seed in range(seeds):
+        began = time.process_time()
+        reading = recipe.fit(seed=seed).reading
+        found.append({"seed": seed, **asdict(reading), "seconds": round(time.process_time() - began, 1)})
+        print(found[-1], flush=True)
+    modes = [each["modes"] for each in found]
+    return {
+        "recipe": repr(recipe),
+        "seeds_with_all_modes": sum(m == 25 for m in modes),
+        "modes_least_median_most": [min(modes), statistics.median(modes), max(modes)],
+        "median_share": statistics.median(each["share"] for each in found),
+        "median_class_weight_distance": statistics.median(each["class_weight_distance"] for each in found),
+        "median_seconds": statistics.median(each["seconds"] for each in found),
+        "readings": found,
+    }
+
+
+if __name__ == "__main__":
+    main()
