@@ -116,7 +116,7 @@ def test_evaluate_prints_and_writes_scores(
     found = json.loads((tmp_path / "a" / "scores.json").read_text())
     assert found["num_reference"] == 40
     assert set(found["of_generated"]) == set(found["of_real"])
-    assert found["bound"]["log_likelihood_at_least_nats"] < 0
+    assert found["bound"]["low"] < found["bound"]["nats"] < found["bound"]["high"] < 0
     page = (tmp_path / "a" / "scores.html").read_text()
     assert "How far from real" in page
     assert "Bound on log p(x) (nats)" in page

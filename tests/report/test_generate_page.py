@@ -13,7 +13,7 @@ from headfirst.errors import DataError, InputError
 from headfirst.metrics import Memorisation
 from headfirst.report import generate_json, read_scores, score_lines, write_generate
 from headfirst.report.generate_page import generate_page
-from headfirst.study.generator_evaluation import ClassScore, GeneratorScores, Lookalike, Repeats, Score
+from headfirst.study.generator_evaluation import ClassScore, GeneratorScores, Lookalike, ModelBound, Repeats, Score
 from headfirst.study.generator_report import GeneratorReport, Strip
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -41,7 +41,7 @@ def scores(name: str = "cat") -> GeneratorScores:
                   ClassScore(name="none", generated=0, recognised=0)),
         memorisation=Memorisation(share=0.5561, expected=0.5552, z=1.0, p_value=0.1618, least_p_value=1e-4,
                                   verdict="no sign of it"),
-        bound={"log_likelihood_at_least_nats": -1234.0},
+        bound=ModelBound(nats=-1234.0, low=-1240.0, high=-1228.5, num_images=500, draws=100),
     )  # fmt: skip
 
 
@@ -90,7 +90,8 @@ def test_every_score_is_on_the_page_beside_what_is_expected_and_what_is_real():
 
 def test_the_rest_of_the_scores():
     text = text_of(evaluation())
-    assert "2,000 made images against 1,999 real ones" in text
+    assert "Too few images to tell made ones from real ones: Fréchet distance 0 [0, 0.0567]" in text
+    assert "2,000 made images in the features of cat , against 1,999 images of test" in text
     assert "what 1,998 real training images get" in text
     assert "Cat is better than b." in text
     assert "7 pairs of made images" in text
@@ -101,7 +102,7 @@ def test_the_rest_of_the_scores():
     assert "0.432 to cat (training), 0.568 to cat" in text
     assert "cat 40 30 75.0" in text
     assert "none 0 0 –" in text
-    assert "-1234" in text
+    assert "at least −1234 nats an image [−1240, −1228.5], from 500 images and 100 draws each." in text
     none = dataclasses.replace(
         scores(), memorisation=None, why_not="it was elsewhere",
         repeats=Repeats(pairs=0, threshold=0.1, support=None, low=541.2, high=None),

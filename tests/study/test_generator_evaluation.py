@@ -14,7 +14,7 @@ from headfirst.data import ImageSet, ImageSplit
 from headfirst.errors import DataError, InputError
 from headfirst.generate import Generator
 from headfirst.nn import PretrainedBackbone
-from headfirst.study import GeneratorEvaluation, compare_scores, evaluate_generator
+from headfirst.study import GeneratorEvaluation, compare_scores, evaluate_generator, told_apart
 from headfirst.study.generator_data import as_split, at_size, training_pool
 from tiny import make_split
 
@@ -165,6 +165,8 @@ def test_comparison(colours: ImageSet, backbone: PretrainedBackbone):
     bad = evaluated(colours, dark, backbone).scores
     found = compare_scores(good, bad, ("ours", "theirs"))
     assert found.high < 0
+    assert told_apart(bad).startswith("Made images can be told from real ones: Fréchet distance ")
+    assert told_apart(good).startswith("Too few images to tell made ones from real ones: Fréchet distance ")
     assert found.sentence.startswith("ours is better than theirs: its Fréchet distance is lower by ")
     assert "from 120 and 120 generated and 120 real images" in found.sentence
     turned = compare_scores(bad, good, ("theirs", "ours"))

@@ -43,7 +43,7 @@ def test_an_epoch_and_a_reading(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(training, "rows_of", lambda *_, **__: clock.__setitem__(0, clock[0] + 5) or ())
     epoch, reading = measure(Recipe(clock), make_split("train", 400, seed=0), None, seed=0, device="cpu")
-    assert epoch == pytest.approx(2 * (400 / 10) )
+    assert epoch == pytest.approx(2 * (400 / 10))
     assert reading == pytest.approx(5, abs=2)
 
 

@@ -216,7 +216,9 @@ def _of_classes(samples: Samples) -> str:
 def _say_scores(scores: GeneratorScores) -> None:
     """Each score, with what a second sample of the real distribution and real training images get."""
     from headfirst.report import score_lines
+    from headfirst.study import told_apart
 
+    say(told_apart(scores))
     made, real = f"{scores.num_generated:,} made images", f"{scores.num_real:,} real ones ({scores.split})"
     say(f"{made} against {real}, {scores.backbone}")
     lines = score_lines(scores)
@@ -224,6 +226,8 @@ def _say_scores(scores: GeneratorScores) -> None:
     for _, title, value, interval, expected, real, _ in lines:
         between = f" [{interval}]" if interval else ""
         say(f"  {title:<{width}}  {value}{between}; expected {expected}, real images {real}")
+    if (b := scores.bound) is not None:
+        say(f"  log-likelihood of real images: at least {b.nats:.5g} nats an image [{b.low:.5g} to {b.high:.5g}]")
     if scores.memorisation is not None:
         m = scores.memorisation
         say(f"  repeats training images: {m.verdict} (p = {m.p_value:.2g})")

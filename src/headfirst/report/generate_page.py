@@ -101,6 +101,8 @@ def generate_page(report: GeneratorReport) -> str:
     """One self-contained page: what it makes, how far that is from real images, how it came about."""
     for id_, picture in _shown(report):
         require_inline(id_, picture)
+    from headfirst.study.generator_evaluation import told_apart
+
     figure = panels_figure(_panels(report), report.readings, report.events)
     return render(
         "generate.html",
@@ -108,6 +110,7 @@ def generate_page(report: GeneratorReport) -> str:
         # Made by matplotlib from numbers alone.
         figure=Markup(figure) if figure else None,
         columns=_columns(report),
+        headline=told_apart(report.scores) if report.scores else "",
         scores=score_lines(report.scores) if report.scores else (),
         tables=tables,
         numbers=numbers,

@@ -8,6 +8,7 @@ from headfirst.study.generator_evaluation import (
     ScoreDifference,
     compare_scores,
     evaluate_generator,
+    told_apart,
 )
 from headfirst.study.generator_report import GeneratorReport, evaluation_report
 from headfirst.study.generator_training import GeneratorTraining, train_generator
@@ -65,6 +66,7 @@ __all__ = [
     "search_image",
     "search_text",
     "small_network",
+    "told_apart",
     "train_generator",
     "write_samples",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,21 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelBound:
+    """log p(x) is at least `nats`, the mean over real images, with its 95 % interval over images.
+
+    Attributes:
+        draws: of each image; more would raise the bound.
+    """
+
+    nats: float
+    low: float
+    high: float
+    num_images: int
+    draws: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorScores:
     """What a generator is worth, as far as so many images can tell.
 
@@ -116,7 +131,7 @@ class GeneratorScores:
         of_real: the same of training images.
         by_class: of `recognised`.
         memorisation: None where the training images are not there; then `why_not` says so.
-        bound: what the model itself says of held-out images, such as nats; empty where it says nothing.
+        bound: what the model itself says of the real images; None where it says nothing.
     """
 
     generator: str
@@ -139,7 +154,17 @@ class GeneratorScores:
     by_class: tuple[ClassScore, ...] = ()
     memorisation: Memorisation | None = None
     why_not: str = ""
-    bound: Mapping[str, float] = field(default_factory=dict)
+    bound: ModelBound | None = None
+
+
+def told_apart(scores: GeneratorScores) -> str:
+    """Whether made images differ from real ones, as far as so many can tell; a sentence."""
+    found = scores.of_generated["frechet_corrected"]
+    low, high = _ends(found)
+    distance = f"Fréchet distance {max(found.value, 0):.3g} [{low:.3g}, {high:.3g}]"
+    if low > 0:
+        return f"Made images can be told from real ones: {distance}"
+    return f"Too few images to tell made ones from real ones: {distance}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,21 +425,19 @@ def _by_class(found: Int[Tensor, " n"], of: Features, classes: tuple[str, ...]) 
     )
 
 
-def _bound(generator: Generator, real: ImageSplit, seed: int, progress: Progress) -> dict[str, float]:
+def _bound(generator: Generator, real: ImageSplit, seed: int, progress: Progress) -> ModelBound | None:
     """What a VAE says of real images, in nats an image; nothing where it cannot be asked of them."""
     if generator.kind != "vae" or (generator.classes and real.classes != generator.classes):
-        return {}
+        return None
     few = real.take(keyed_permutation(len(real), seed, _STREAM)[:BOUND_IMAGES])
     try:
         found = bound(generator, few, draws=BOUND_DRAWS, seed=seed, progress=progress)
     except InputError:  # coloured images, and it knows grey alone; or images without a label
-        return {}
-    return {
-        "log_likelihood_at_least_nats": found.mean,
-        "standard_error": found.standard_error,
-        "images": float(len(few)),
-        "draws": float(BOUND_DRAWS),
-    }
+        return None
+    half = 1.96 * found.per_image.std().item() / math.sqrt(len(few))
+    return ModelBound(
+        nats=found.mean, low=found.mean - half, high=found.mean + half, num_images=len(few), draws=BOUND_DRAWS
+    )
 
 
 def _repeats(made: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> Repeats:
