@@ -14,6 +14,7 @@ from headfirst.cli import (
     artefacts,
     claims,
     comparing,
+    generating,
     ground,
     planning,
     predict,
@@ -56,6 +57,7 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(generating.app, name="generate")
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,16 @@
 
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
+from headfirst.study.generator_evaluation import (
+    GeneratorEvaluation,
+    GeneratorScores,
+    ScoreDifference,
+    compare_scores,
+    evaluate_generator,
+    told_apart,
+)
+from headfirst.study.generator_report import GeneratorReport, evaluation_report
+from headfirst.study.generator_training import GeneratorTraining, train_generator
 from headfirst.study.indexing import index_images
 from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
@@ -13,12 +23,17 @@ from headfirst.study.preflight import Preflight, preflight
 from headfirst.study.pretrain_evidence import did_it_help
 from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outliers_of
 from headfirst.study.pretraining import PretrainOutcome, pretrain_images
+from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
 
 __all__ = [
     "METHODS",
     "Comparison",
     "FinishedRun",
+    "GeneratorEvaluation",
+    "GeneratorReport",
+    "GeneratorScores",
+    "GeneratorTraining",
     "Hit",
     "LabelBudget",
     "LabelEfficiency",
@@ -28,11 +43,15 @@ __all__ = [
     "PretrainOutcome",
     "PretrainReport",
     "Run",
+    "ScoreDifference",
     "Search",
     "Step",
     "choose",
     "compare",
+    "compare_scores",
     "did_it_help",
+    "evaluate_generator",
+    "evaluation_report",
     "index_images",
     "label_efficiency",
     "neighbours_of",
@@ -47,4 +66,7 @@ __all__ = [
     "search_image",
     "search_text",
     "small_network",
+    "told_apart",
+    "train_generator",
+    "write_samples",
 ]
