@@ -1,5 +1,7 @@
-"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-trainings; safe names."""
+"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-trainings,
+augmentations; safe names."""
 
+from headfirst.report.augment_page import augment_json, write_augmentation
 from headfirst.report.compare_page import comparison_json, comparison_text, write_comparison
 from headfirst.report.files import read_report, write_report
 from headfirst.report.plan_page import plan_json, write_plan
@@ -8,6 +10,7 @@ from headfirst.report.search_page import how_found, search_json, search_lines, w
 from headfirst.report.text import printable, safe_cell
 
 __all__ = [
+    "augment_json",
     "comparison_json",
     "comparison_text",
     "how_found",
@@ -18,6 +21,7 @@ __all__ = [
     "safe_cell",
     "search_json",
     "search_lines",
+    "write_augmentation",
     "write_comparison",
     "write_plan",
     "write_pretrain",

@@ -1,5 +1,8 @@
-"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training help."""
+"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training or
+generated images help."""
 
+from headfirst.study.augmentation import Augmented, GeneratorRecipe, augment_images, save_added
+from headfirst.study.augmentation_report import AugmentationReport
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
 from headfirst.study.indexing import index_images
@@ -7,6 +10,7 @@ from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
 from headfirst.study.label_plan import LabelBudget, LabelPlan, plan_labels
 from headfirst.study.main_job import METHODS, Run, run
+from headfirst.study.mixing_ratio import Augmentation
 from headfirst.study.origin import Origin, small_network
 from headfirst.study.plan import Step, plan
 from headfirst.study.preflight import Preflight, preflight
@@ -17,8 +21,12 @@ from headfirst.study.search import Hit, Search, search_image, search_text
 
 __all__ = [
     "METHODS",
+    "Augmentation",
+    "AugmentationReport",
+    "Augmented",
     "Comparison",
     "FinishedRun",
+    "GeneratorRecipe",
     "Hit",
     "LabelBudget",
     "LabelEfficiency",
@@ -30,6 +38,7 @@ __all__ = [
     "Run",
     "Search",
     "Step",
+    "augment_images",
     "choose",
     "compare",
     "did_it_help",
@@ -44,6 +53,7 @@ __all__ = [
     "raw_pixels",
     "reported_predictions",
     "run",
+    "save_added",
     "search_image",
     "search_text",
     "small_network",

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from headfirst.augment import (
@@ -36,6 +37,7 @@ from headfirst.features import embed
 from headfirst.generate import Generator
 from headfirst.metrics import bootstrap_interval, memorisation_test, paired_difference
 from headfirst.nn import PretrainedBackbone
+from headfirst.nn.storage import staged
 from headfirst.study.augmentation_report import CROSS_VALIDATION, AugmentationReport, RatioRow, ShownSample
 from headfirst.study.mixing_ratio import Augmentation, HeldOut, choose_ratio, held_out, probes
 from headfirst.study.thumbnails import inline_jpeg, thumbnail
@@ -165,6 +167,34 @@ def augment_images(
     )
 
 
+def save_added(outcome: Augmented, directory: str | Path) -> int:
+    """Write the images that enter training as `<directory>/<class>/<name>.png`, ready to be copied into `train/`.
+
+    What an earlier run wrote there goes. Without any, there is no folder.
+
+    Returns:
+        How many.
+
+    Raises:
+        InputError: `directory` holds something else; a class whose name cannot be a folder's.
+    """
+    directory, split = Path(directory), outcome.added
+    there = [path for path in directory.rglob("*") if path.is_file()]
+    if foreign := [path for path in there if path.suffix != ".png"]:
+        raise InputError(f"{directory} holds {foreign[0].name}, which is no synthetic image; give a folder of its own")
+    if wrong := [name for name in split.classes if name in (".", "..") or Path(name).name != name]:
+        raise InputError(f"class {wrong[0]!r} cannot be a folder's name; rename it in the manifest")
+    shutil.rmtree(directory, ignore_errors=True)
+    if not len(split):
+        return 0
+    with staged(directory) as staging:
+        for id_, label, source in zip(split.ids, split.labels, split.sources, strict=True):
+            folder = staging / split.classes[label]
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(np.asarray(source)).save(folder / f"{id_.rsplit('/', 1)[-1]}.png")
+    return len(split)
+
+
 @dataclass(frozen=True)
 class _Embedder:
     """Features of generated images, in a store of their own, which is theirs alone and goes with the run."""
@@ -205,8 +235,8 @@ def _ready(
     once = sorted({digest: row for row, digest in reversed(list(enumerate(train.hashes)))}.values())
     if len(once) < len(train):
         notes.append(
-            f"{len(train) - len(once)} training images are copies of others and were left out: a copy on the other side "
-            "of a cut would reach the generator."
+            f"{len(train) - len(once)} training images are copies of others and were left out: a copy on the other "
+            "side of a cut would reach the generator."
         )
     if "val" not in images:
         notes.append("There is no val split, so that coverage and memorisation were not measured.")
@@ -219,7 +249,8 @@ def _sampled(
     """So many images of each class."""
     if made.classes != classes:
         raise InputError(
-            f"the generator must make images of {', '.join(classes)}, but knows {', '.join(made.classes) or 'no classes'}"
+            f"the generator must make images of {', '.join(classes)}, but knows "
+            f"{', '.join(made.classes) or 'no classes'}"
         )
     parts = [
         made.sample(count, seed=seed, label=label, device=device, progress=progress)

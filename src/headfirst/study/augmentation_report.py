@@ -85,8 +85,8 @@ class AugmentationReport:
         if not self.chosen:
             found = best.gain[CROSS_VALIDATION]
             first = (
-                f"Synthetic images do not help here: none are added. The best ratio, {best.ratio:g} for each real image, "
-                f"gives {_points(found)} on held-out training images, which is no sure gain."
+                f"Synthetic images do not help here: none are added. The best ratio, {best.ratio:g} for each real "
+                f"image, gives {_points(found)} on held-out training images, which is no sure gain."
             )
             return (first, *self._missed(best))
         row = self.row(self.chosen)
