@@ -2,10 +2,24 @@
 from them, and what it makes."""
 
 from headfirst.generate.generator import Generator, load_generator
+from headfirst.generate.latent_space import (
+    LatentDiagnostics,
+    latent_diagnostics,
+    linear_path,
+    spherical_path,
+    traverse,
+)
 from headfirst.generate.pictures import Pictures, pictures
+from headfirst.generate.vae import VAE
+from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
 from headfirst.nn import (
+    BernoulliDecoder,
+    DiscretisedLogisticDecoder,
     DiscriminatorReading,
+    GaussianDecoder,
+    GaussianLatent,
     ImportanceBound,
+    LogisticLatent,
     bernoulli_log_likelihood,
     discretised_logistic_log_likelihood,
     discriminator_loss,
@@ -33,13 +47,26 @@ from headfirst.nn import (
 )
 
 __all__ = [
+    "VAE",
+    "BernoulliDecoder",
+    "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
+    "EvidenceBound",
+    "GaussianDecoder",
+    "GaussianLatent",
     "Generator",
     "ImportanceBound",
+    "LatentDiagnostics",
+    "LogisticLatent",
     "Pictures",
+    "Posterior",
     "bernoulli_log_likelihood",
+    "bound",
+    "decode",
     "discretised_logistic_log_likelihood",
     "discriminator_loss",
+    "elbo",
+    "encode",
     "free_bits",
     "gaussian_kl",
     "gaussian_kl_per_dimension",
@@ -48,8 +75,10 @@ __all__ = [
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "importance_weighted_bound",
+    "latent_diagnostics",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
+    "linear_path",
     "load_generator",
     "logistic_kl",
     "logistic_log_density",
@@ -63,4 +92,6 @@ __all__ = [
     "relativistic_generator_loss",
     "reparameterised",
     "saturating_loss",
+    "spherical_path",
+    "traverse",
 ]

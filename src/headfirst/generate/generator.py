@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from headfirst.errors import ArtefactError, InputError, did_you_mean
 from headfirst.generate.pictures import as_rgb
+from headfirst.nn import VAENetwork
 from headfirst.nn.storage import staged, weights_sha256
 from headfirst.randomness import keyed_normal, keyed_uniform
 from headfirst.types import Progress, Samples, silent
@@ -32,7 +33,7 @@ FORMAT = 1
 SAMPLE_BATCH = 64
 """The network always runs on so many images, image i of a seed in row i mod 64: its bits depend on no other."""
 
-NETWORKS: dict[str, Any] = {}
+NETWORKS: dict[str, Any] = {"vae": VAENetwork.from_config}
 """Kind → what builds its network from `config`."""
 
 _NOISE, _LABEL = 21, 22  # streams of the keyed generator

@@ -16,10 +16,12 @@ from headfirst.nn.backbone import PretrainedBackbone
 from headfirst.nn.batch_norm import has_batch_norm, keep_statistics, settle_batch_norm, untrained_statistics
 from headfirst.nn.classifier import ImageClassifier, UnitLinear, linear_head, random_head
 from headfirst.nn.contrastive import contrastive_loss, sigmoid_contrastive_loss
+from headfirst.nn.decoders import BernoulliDecoder, Decoder, DiscretisedLogisticDecoder, GaussianDecoder
 from headfirst.nn.discriminator_reading import DiscriminatorReading, gradient_ratio, read_discriminator
 from headfirst.nn.dual_encoder import DualEncoder, has_text_tower, load_dual_encoder, pair
 from headfirst.nn.gradient_penalty import r1_penalty, r2_penalty
 from headfirst.nn.importance import ImportanceBound, importance_weighted_bound
+from headfirst.nn.latents import GaussianLatent, Latent, LogisticLatent
 from headfirst.nn.likelihoods import (
     bernoulli_log_likelihood,
     discretised_logistic_log_likelihood,
@@ -46,18 +48,27 @@ from headfirst.nn.text import TextTower, Tokens
 from headfirst.nn.text_loading import load_text_tower
 from headfirst.nn.tokens import encode_visible, hides_patches, num_prefix_tokens, patch_size
 from headfirst.nn.untrained import is_untrained, untrained_backbone, untrained_like
+from headfirst.nn.vae_network import VAENetwork
 from headfirst.nn.variational import free_bits, gaussian_kl, gaussian_kl_per_dimension, reparameterised
 from headfirst.nn.vicreg import vicreg_loss
 
 __all__ = [
+    "BernoulliDecoder",
+    "Decoder",
+    "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "DualEncoder",
+    "GaussianDecoder",
+    "GaussianLatent",
     "ImageClassifier",
     "ImportanceBound",
+    "Latent",
+    "LogisticLatent",
     "PretrainedBackbone",
     "TextTower",
     "Tokens",
     "UnitLinear",
+    "VAENetwork",
     "bernoulli_log_likelihood",
     "contrastive_loss",
     "dino_loss",
