@@ -51,7 +51,7 @@ def test_mixed_features_are_the_rows() -> None:
         mix(real, replace(generated, source="other"), 1.0)
     with pytest.raises(InputError, match="same classes"):
         mix(real, replace(generated, classes=("ant", "cow")), 1.0)
-    with pytest.raises(InputError, match="at least 0, got -1.0"):
+    with pytest.raises(InputError, match=r"at least 0, got -1\.0"):
         mix(real, generated, -1.0)
 
 

@@ -24,8 +24,8 @@ from headfirst.metrics.resampling import NUM_DRAWS, check_level, mean_draws, see
 
 
 def simultaneous_differences(
-    several: Sequence[Float[Tensor, "s n"] | Bool[Tensor, "s n"]],
-    baseline: Float[Tensor, "s n"] | Bool[Tensor, "s n"],
+    several: Sequence[Tensor],
+    baseline: Float[Tensor, "t m"] | Bool[Tensor, "t m"],
     *,
     seed: int,
     level: float = 0.95,
