@@ -22,7 +22,8 @@ from headfirst.nn import (
     teacher_entropies,
     teacher_probabilities,
 )
-from headfirst.pretrain.pretext import as_input, mlp, rows_of_views, seeded, whole_patches
+from headfirst.nn.seeds import seeded
+from headfirst.pretrain.pretext import as_input, mlp, rows_of_views, whole_patches
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from headfirst.data import View, Views
 from headfirst.nn import PretrainedBackbone
-from headfirst.pretrain.pretext import as_input, seeded
+from headfirst.nn.seeds import seeded
+from headfirst.pretrain.pretext import as_input
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 

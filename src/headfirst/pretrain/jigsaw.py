@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone, features_at, permutation_set
-from headfirst.pretrain.pretext import mlp, seeded, whole_patches
+from headfirst.nn.seeds import seeded
+from headfirst.pretrain.pretext import mlp, whole_patches
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 

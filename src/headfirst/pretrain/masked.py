@@ -24,7 +24,8 @@ from headfirst.nn import (
     sine_cosine,
     unpatchify,
 )
-from headfirst.pretrain.pretext import as_input, seeded
+from headfirst.nn.seeds import seeded
+from headfirst.pretrain.pretext import as_input
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 

@@ -11,11 +11,8 @@ Shape letters: b images of a part, n of one worker, N of all.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import torch
 import torch.distributed as dist
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -23,7 +20,7 @@ from torch import Tensor, nn
 from headfirst.data import View, normalise
 from headfirst.nn import PretrainedBackbone, patch_size
 from headfirst.nn.families import FAMILIES
-from headfirst.randomness import Draw, keyed_bits
+from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 
 
@@ -83,14 +80,6 @@ class Pretext(Protocol):
         """After a collapse: the task with one number changed, and what was changed in words; None where only the
         learning rate can be."""
         ...
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Weights drawn inside depend on the key alone, and PyTorch's generator is where it was afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(keyed_bits(*key) >> 1))
-        yield
 
 
 def mlp(*sizes: int) -> nn.Sequential:

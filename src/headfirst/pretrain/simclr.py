@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone, nt_xent_loss
-from headfirst.pretrain.pretext import as_input, mlp, rows_of_views, seeded
+from headfirst.nn.seeds import seeded
+from headfirst.pretrain.pretext import as_input, mlp, rows_of_views
 from headfirst.randomness import Draw
 from headfirst.types import Preprocessing
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 from headfirst.data import View, Views
 from headfirst.errors import InputError
 from headfirst.nn import PretrainedBackbone, vicreg_loss
-from headfirst.pretrain.pretext import mlp, seeded
+from headfirst.nn.seeds import seeded
+from headfirst.pretrain.pretext import mlp
 from headfirst.pretrain.simclr import TwoViews
 from headfirst.types import Preprocessing
 

@@ -1,0 +1,179 @@
+"""A grid of 25 Gaussians, on which it can be counted what a generator leaves out.
+
+The centres lie at {-4, -2, 0, 2, 4}², each with standard deviation σ = 0.05 in both directions and 1/25 of the points.
+
+Shape letters: N points.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headfirst.errors import InputError
+from headfirst.generate.adversarial_game import NON_SATURATING, Game, Round, Rules, play
+from headfirst.metrics import class_weight_distance, modes_covered
+from headfirst.nn.gan_network import PointDiscriminator, PointGenerator
+from headfirst.nn.seeds import seeded
+from headfirst.randomness import keyed_normal, keyed_uniform
+from headfirst.train import Batch, Optimisation
+from headfirst.types import Progress, silent
+
+MODES = 25
+SIGMA, SPACING = 0.05, 2.0
+CLOSE = 3.0
+"""A point belongs to a mode within so many standard deviations of its centre: 98.9 % of a perfect sampler's do."""
+PROBES = 2500
+"""Points that are judged: 100 a mode are expected."""
+FEWEST = 20
+"""Points that make a mode covered; a perfect sampler leaves one below this with probability 10⁻²²."""
+
+_MODE, _PLACE, _NOISE, _WEIGHTS, _PROBE = 41, 42, 43, 44, 45  # streams of the keyed generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridReading:
+    """How well points cover the grid; beside each what a perfect sampler gives.
+
+    Attributes:
+        modes: with at least `FEWEST` points, of 25.
+        share: of the points that lie within 3σ of a centre; 0.989.
+        class_weight_distance: total variation between the modes' shares and 1/25 each, points of no mode counted in
+            full; 0.045 with 2,500 points.
+        spread_ratio: root mean squared distance from the centre within 3σ, over a perfect sampler's; 1. None where no
+            point lies there.
+    """
+
+    modes: int
+    share: float
+    class_weight_distance: float
+    spread_ratio: float | None
+
+
+def grid_points(indices: np.ndarray, *, seed: int, epoch: int = 0) -> Float[Tensor, "n 2"]:
+    """Points `indices` of a seed and epoch: (N, 2) float32, the same in any company."""
+    mode = (keyed_uniform(seed, _MODE, epoch, indices) * MODES).astype(np.int64)
+    offsets = keyed_normal(seed, _PLACE, epoch, indices[:, None], np.arange(2))
+    return (_centres()[torch.from_numpy(mode)] + SIGMA * torch.from_numpy(offsets)).float()
+
+
+def grid_mode(points: Float[Tensor, "n 2"]) -> Int[Tensor, " n"]:
+    """The mode within 3σ of each point, -1 where there is none."""
+    distances = torch.cdist(points.double(), _centres())
+    nearest = distances.min(dim=1)
+    return torch.where(nearest.values <= CLOSE * SIGMA, nearest.indices, -1)
+
+
+def read_grid(points: Float[Tensor, "n 2"]) -> GridReading:
+    """Judge points.
+
+    Raises:
+        InputError: no points, or some are not finite.
+    """
+    if not len(points) or not points.isfinite().all():
+        raise InputError(f"points must be finite and at least one, got {len(points)}")
+    modes = grid_mode(points)
+    inside = modes >= 0
+    offsets = (points.double() - _centres()[modes.clamp(min=0)])[inside]
+    tail = math.exp(-(CLOSE**2) / 2)  # of r²/σ², exponential with mean 2, cut at 9
+    perfect = (2 - (2 + CLOSE**2) * tail) / (1 - tail)
+    return GridReading(
+        modes=modes_covered(modes, MODES, least=FEWEST),
+        share=inside.double().mean().item(),
+        class_weight_distance=class_weight_distance(modes, torch.full((MODES,), 1 / MODES)).total_variation,
+        spread_ratio=(offsets.square().sum(dim=1).mean() / perfect).sqrt().item() / SIGMA if inside.any() else None,
+    )
+
+
+DEFAULT = Rules(r1=0.1, r2=0.1, lr=1e-3, ema_decay=0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridGAN:
+    """Two perceptrons that play for the 25-mode grid.
+
+    The default covers 25 of 25 modes with each of ten seeds (`bench/grid25.py`); `collapsing()` loses most of them.
+
+    Attributes:
+        rules: of the game.
+        steps: turns, half of them each player's.
+        batch_size: points a turn.
+        noise_dim, hidden, layers: of the perceptrons.
+    """
+
+    rules: Rules = DEFAULT
+    steps: int = 8000
+    batch_size: int = 256
+    noise_dim: int = 2
+    hidden: int = 128
+    layers: int = 3
+
+    def fit(
+        self, *, seed: int = 0, watch: Callable[[int, GridReading], None] | None = None, progress: Progress = silent
+    ) -> GridResult:
+        """Play, and judge `PROBES` points at the end, and at 20 moments for `watch(steps done, reading)`.
+
+        Raises:
+            DivergenceError: a loss or gradient became non-finite.
+        """
+        parts = 20 if watch is not None and self.steps >= 20 else 1
+        with seeded(seed, _WEIGHTS):
+            generator = PointGenerator(noise_dim=self.noise_dim, hidden=self.hidden, layers=self.layers)
+            discriminator = PointDiscriminator(hidden=self.hidden, layers=self.layers)
+        game, began = Game(generator, discriminator), time.monotonic()
+
+        def rounds(batch: Batch) -> Round:
+            noise = keyed_normal(seed, _NOISE, batch.epoch, batch.indices[:, None], np.arange(self.noise_dim))
+            real = grid_points(batch.indices, seed=seed, epoch=batch.epoch)
+            return Round(real=real, noise=torch.from_numpy(noise).float())
+
+        def read() -> GridReading:
+            noise = keyed_normal(seed, _PROBE, np.arange(PROBES)[:, None], np.arange(self.noise_dim))
+            with torch.inference_mode():
+                return read_grid(game.average(torch.from_numpy(noise).float()))
+
+        def told(epoch: int, _: object) -> bool:
+            if watch is not None:
+                watch(epoch * (self.steps // parts), read())
+            return False
+
+        play(
+            game,
+            rounds,
+            self.rules,
+            Optimisation(epochs=parts, batch_size=self.batch_size, warmup=0.0, clip_norm=None),
+            num_samples=self.batch_size * (self.steps // parts),
+            seed=seed,
+            callbacks=[told],
+            progress=progress,
+        )
+        return GridResult(
+            generator=game.average.eval(), reading=read(), seconds=time.monotonic() - began, recipe=repr(self)
+        )
+
+    @classmethod
+    def collapsing(cls) -> GridGAN:
+        """The same players without penalties, under the non-saturating loss: most modes are lost with most seeds."""
+        return cls(rules=Rules(losses=NON_SATURATING, lr=1e-3, betas=(0.5, 0.999), ema_decay=0.99))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GridResult:
+    """The averaged generator, what it covers, how long it took."""
+
+    generator: PointGenerator
+    reading: GridReading
+    seconds: float
+    recipe: str
+
+
+def _centres() -> Float[Tensor, "25 2"]:
+    places = SPACING * (torch.arange(5, dtype=torch.float64) - 2)
+    return torch.cartesian_prod(places, places)
