@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ from headfirst.types import Features, Progress, Samples, silent
 SHOWN = {verdict: 24 if verdict == KEPT else 12 for verdict in VERDICTS}
 
 
+@runtime_checkable
 class GeneratorRecipe(Protocol):
     """What trains a generator: `VAE(…)`, `GAN(…)`."""
 
