@@ -60,9 +60,10 @@ def filter_samples(
     """Judge generated images by their features.
 
     **Memorised**: the nearest real training image, of any class, is no further than the `quantile` of the distances of
-    the class's real images to their nearest fellow. A new image of the same distribution would be thrown out about
-    that often; of a class with few images the least distance counts, and about 1 in n + 1 new images is thrown out. A
-    class of one image borrows the least distance of all classes; where no class has two, only copies are thrown out.
+    the class's real images to their nearest fellow. About that share of new images of the same distribution is thrown
+    out; of a class with n ≤ 2 / quantile images the least distance counts, and 2 in n + 1 are: so often a new image is
+    half of the closest pair. A class of one image borrows the least distance of all classes; where no class has two,
+    only copies are thrown out.
 
     **Off the manifold**: in no ball of a real image. Balls reach to the k-th nearest fellow of the same class, or
     further: until 90 % of the class's own images lie in the ball of another one. In many dimensions few images are
