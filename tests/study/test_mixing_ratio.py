@@ -19,9 +19,10 @@ CLASSES = ("ant", "bee", "cat")
 RECIPE = Augmentation(probe=LinearProbe(l2=0.1), ratios=(1.0, 4.0))
 
 
-def drawn(means: torch.Tensor, each: int, *, seed: int, name: str = "real") -> Features:
+def drawn(means: torch.Tensor, each: int, *, seed: int, name: str = "real", nuisance: float = 1.0) -> Features:
     labels = torch.arange(len(means)).repeat_interleave(each)
     noise = torch.randn(len(labels), means.shape[1], generator=torch.Generator().manual_seed(seed))
+    noise[:, 3:] *= nuisance
     return Features(values=means[labels] + noise, labels=labels, classes=CLASSES[: len(means)],
                     ids=tuple(f"{name}/{i}" for i in range(len(labels))), split="train", source="planted")  # fmt: skip
 
@@ -36,15 +37,16 @@ def generator(of: torch.Tensor, each: int = 200) -> Callable[[Sequence[int], int
 
 
 def test_true_images_of_scarce_classes_are_taken_and_help() -> None:
-    where = means(40, 2.5)
-    real = drawn(where, 40, seed=0)
-    found = held_out(real, generator(where, 120), RECIPE)
+    # Thirty directions, three of which tell the classes apart: forty images a class do not show which.
+    where, recipe = means(30, 3.0), replace(RECIPE, probe=LinearProbe(l2=1e-3))
+    real = drawn(where, 40, seed=0, nuisance=6.0)
+    found = held_out(real, lambda rows, seed: drawn(where, 216, seed=100 * seed + rows[0] + 9, nuisance=6.0), recipe)
     choice = choose_ratio(found.right, seed=0)
     assert choice.ratio > 0
     assert choice.gains[choice.ratio].low > 0
-    test = drawn(where, 1000, seed=2)
-    models = probes(real, drawn(where, 160, seed=3), RECIPE)
-    assert models[choice.ratio].score(test) > models[0.0].score(test) + 0.02
+    test = drawn(where, 1000, seed=2, nuisance=6.0)
+    models = probes(real, drawn(where, 320, seed=3, nuisance=6.0), recipe)
+    assert models[choice.ratio].score(test) > models[0.0].score(test) + 0.05
     assert models[0.0].l2 == models[4.0].l2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,16 +29,19 @@ from headfirst.cli.options import (
 from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from headfirst.data import ImageSet
     from headfirst.study import Augmented, GeneratorRecipe
 
 GENERATORS = ("vae", "gan")
+LEAST_STEPS = 1000
+"""Of each training of a generator, where nobody says how many epochs: few images make short epochs."""
 
 
 def augment(
     data: DataArgument,
     generator: Annotated[str, typer.Option(help="What makes the images: vae or gan.")] = "vae",
     epochs: Annotated[
-        int | None, typer.Option(help="Of each training of the generator. Default: the recipe's.")
+        int | None, typer.Option(help="Of each training of the generator. Default: at least 1,000 steps.")
     ] = None,
     ratios: Annotated[
         str, typer.Option(help="Synthetic images for each real one; none is always tried.")
@@ -68,8 +72,10 @@ def augment(
     if out.exists() and any(out.iterdir()) and not (out / "augment.json").is_file():
         raise InputError(f"--out {out} holds files that are no augmentation; give a new or an empty folder")
     recipe = Augmentation(ratios=_ratios(ratios), folds=folds, seeds=seeds, seed=seed)
-    maker = _maker(generator, epochs)
+    _known(generator)
     images = open_images(data, home)
+    few = resolve_shots(shots, data)
+    maker = _maker(generator, epochs, _learned_from(images, few, folds))
     where = resolve_device(device)
     model = open_backbone(backbone, data)
     work = out.with_name(f".{out.name}.training")  # a stopped run goes on from here
@@ -77,7 +83,7 @@ def augment(
         shutil.rmtree(work, ignore_errors=True)
     with progress_display(quiet=quiet) as progress:
         done = augment_images(
-            images, model, maker, recipe, shots=resolve_shots(shots, data), directory=work, device=where,
+            images, model, maker, recipe, shots=few, directory=work, device=where,
             progress=progress,
         )  # fmt: skip
     save_added(done, out / "synthetic")
@@ -98,13 +104,23 @@ def _told(done: Augmented, out: Path, page: Path) -> None:
     say(f"page: {page}")
 
 
-def _maker(name: str, epochs: int | None) -> GeneratorRecipe:
+def _known(name: str) -> None:
     if name not in GENERATORS:
         raise InputError(f"--generator {name!r} is none of {', '.join(GENERATORS)}{did_you_mean(name, GENERATORS)}")
+
+
+def _learned_from(images: ImageSet, shots: int | None, folds: int) -> int:
+    """Images that the generator of a fold learns from, about."""
+    counts = images["train"].class_counts().values()
+    return sum(count if shots is None else min(count, shots) for count in counts) * (folds - 1) // folds
+
+
+def _maker(name: str, epochs: int | None, num: int) -> GeneratorRecipe:
     from headfirst.generate import GAN, VAE
 
-    recipe = {"vae": VAE, "gan": GAN}[name]
-    return recipe() if epochs is None else recipe(epochs=epochs)
+    recipe = {"vae": VAE, "gan": GAN}[name]()
+    least = -(-LEAST_STEPS // max(1, num // recipe.batch_size))
+    return replace(recipe, epochs=max(recipe.epochs, least) if epochs is None else epochs)
 
 
 def _ratios(text: str) -> tuple[float, ...]:

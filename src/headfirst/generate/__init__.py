@@ -1,7 +1,19 @@
 """Generators: the losses, likelihoods and penalties of variational autoencoders and adversarial networks; what learns
 from them, and what it makes."""
 
+from headfirst.generate.adversarial_game import (
+    HINGE,
+    LEAST_SQUARES,
+    NON_SATURATING,
+    RELATIVISTIC,
+    SATURATING,
+    Losses,
+    Rules,
+)
+from headfirst.generate.collapse import GameReading
+from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
+from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
 from headfirst.generate.latent_space import (
     LatentDiagnostics,
     latent_diagnostics,
@@ -47,19 +59,31 @@ from headfirst.nn import (
 )
 
 __all__ = [
+    "GAN",
+    "HINGE",
+    "LEAST_SQUARES",
+    "NON_SATURATING",
+    "RELATIVISTIC",
+    "SATURATING",
     "VAE",
     "BernoulliDecoder",
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "EvidenceBound",
+    "GameReading",
     "GaussianDecoder",
     "GaussianLatent",
     "Generator",
+    "GridGAN",
+    "GridReading",
+    "GridResult",
     "ImportanceBound",
     "LatentDiagnostics",
     "LogisticLatent",
+    "Losses",
     "Pictures",
     "Posterior",
+    "Rules",
     "bernoulli_log_likelihood",
     "bound",
     "decode",
@@ -72,6 +96,8 @@ __all__ = [
     "gaussian_kl_per_dimension",
     "gaussian_log_likelihood",
     "gradient_ratio",
+    "grid_mode",
+    "grid_points",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "importance_weighted_bound",
@@ -88,6 +114,7 @@ __all__ = [
     "r1_penalty",
     "r2_penalty",
     "read_discriminator",
+    "read_grid",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
     "reparameterised",
