@@ -10,7 +10,7 @@ import torch
 from gaussian_classes import centres, drawn, features
 
 from headfirst.adapt import LinearProbe
-from headfirst.augment import KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS, filter_samples, summed
+from headfirst.augment import KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS, contradicted_by, filter_samples, summed
 from headfirst.augment.filter import reach
 from headfirst.errors import DataError, InputError
 
@@ -18,7 +18,7 @@ CENTRES = centres(3, 8, 6.0)
 
 
 def judged(samples, real, **options):
-    return filter_samples(samples, real, LinearProbe(l2=1e-2).fit(real).predict(samples), **options)
+    return filter_samples(samples, real, contradicted_by(LinearProbe(l2=1e-2).fit(real), samples, real), **options)
 
 
 def shares(samples, real, **options) -> dict[str, float]:
@@ -68,16 +68,40 @@ def test_noise_is_off_the_manifold() -> None:
 def test_the_classifier_is_heard() -> None:
     real = drawn(CENTRES, 40, seed=0)
     samples = drawn(CENTRES, 20, seed=1)
-    kept = filter_samples(samples, real, samples.labels).kept()
+    kept = filter_samples(samples, real, torch.zeros(60).bool()).kept()
     assert len(kept) > 30
-    others = (samples.labels + 1) % 3
-    assert filter_samples(samples, real, others).kept() == []
-    assert [filter_samples(samples, real, others).verdicts[row] for row in kept] == [WRONG_CLASS] * len(kept)
+    contradicted = torch.arange(60) % 2 == 0
+    found = filter_samples(samples, real, contradicted)
+    assert found.kept() == [row for row in kept if row % 2]
+    assert {found.verdicts[row] for row in kept if row % 2 == 0} == {WRONG_CLASS}
+
+
+def test_a_classifier_contradicts_what_it_seldom_doubts_of_real_images() -> None:
+    # Well apart: whatever is called something else is contradicted, as no real image is.
+    real, samples = drawn(CENTRES, 40, seed=0), drawn(CENTRES, 40, seed=1)
+    model = LinearProbe(l2=1e-2).fit(real)
+    assert not contradicted_by(model, samples, real).any()
+    assert contradicted_by(model, replace(samples, labels=(samples.labels + 1) % 3), real).all()
+    # Close together: real images are called something else too, and new ones are doubted no more than those are.
+    near = centres(3, 8, 1.2)
+    shares = []
+    for s in range(8):
+        real, samples = drawn(near, 40, seed=s), drawn(near, 100, seed=100 + s)
+        model = LinearProbe(l2=1e-2).fit(real)
+        found = contradicted_by(model, samples, real)
+        called = model.predict(samples) != samples.labels
+        assert bool((called | ~found).all())  # never what it calls by its own name
+        assert called.double().mean() > 0.2
+        shares.append(found.double().mean().item())
+    assert sum(shares) / 8 == pytest.approx(0.1, abs=0.04)
+    few = drawn(near, 2, seed=0)  # nothing can be held out: any other call counts
+    model = LinearProbe(l2=1e-2).fit(few)
+    assert torch.equal(contradicted_by(model, samples, few), model.predict(samples) != samples.labels)
 
 
 def test_verdicts_do_not_depend_on_scale_shift_or_order() -> None:
     real, samples = drawn(CENTRES, 20, seed=0), drawn(CENTRES, 20, seed=1)
-    called = LinearProbe(l2=1e-2).fit(real).predict(samples)
+    called = torch.arange(60) % 7 == 0
     first = filter_samples(samples, real, called)
     moved = [replace(f, values=1000 * f.values.double() - 7) for f in (samples, real)]
     assert filter_samples(moved[0], moved[1], called).verdicts == first.verdicts
@@ -108,7 +132,7 @@ def test_a_class_of_one_image_is_judged_by_what_is_there() -> None:
     real = features(torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [10.0, 0.0]]), torch.tensor([0, 0, 0, 1]))
     samples = features(torch.tensor([[10.5, 0.0], [14.0, 0.0]]), torch.tensor([1, 1]))
     # The least distance of all classes is 1; farther than that, nothing speaks against an image of the class.
-    assert filter_samples(samples, real, samples.labels).verdicts == (MEMORISED, KEPT)
+    assert filter_samples(samples, real, torch.zeros(2).bool()).verdicts == (MEMORISED, KEPT)
 
 
 def test_counts_are_complete() -> None:
@@ -126,7 +150,7 @@ def test_counts_are_complete() -> None:
         (lambda s, r, c: (replace(s, source="other"), r, c, {}), InputError, "same backbone"),
         (lambda s, r, c: (replace(s, classes=("x", "y", "z")), r, c, {}), InputError, "same classes"),
         (lambda s, r, c: (replace(s, labels=s.labels - 1), r, c, {}), InputError, "needs a label"),
-        (lambda s, r, c: (s, r, c[1:], {}), InputError, "got 5 labels"),
+        (lambda s, r, c: (s, r, c[1:], {}), InputError, "each of 6 images, got 5"),
         (lambda s, r, c: (s, r.take(range(20)), c, {}), DataError, "'bee' has generated images but no real ones"),
         (lambda s, r, c: (s, r, c, {"quantile": 0.0}), InputError, "quantile must lie"),
         (lambda s, r, c: (s, r, c, {"k": 0}), InputError, "k be at least 1"),
@@ -134,6 +158,6 @@ def test_counts_are_complete() -> None:
 )
 def test_refusals(change, error, words: str) -> None:
     samples, real, called, options = change(drawn(CENTRES, 2, seed=1), drawn(CENTRES, 20, seed=0),
-                                            torch.zeros(6).long())  # fmt: skip
+                                            torch.zeros(6).bool())  # fmt: skip
     with pytest.raises(error, match=words):
         filter_samples(samples, real, called, **options)

@@ -98,12 +98,16 @@ def test_few_departures_are_no_evidence() -> None:
     assert choose_ratio({0.0: before, 1.0: torch.ones(3, 60, dtype=torch.bool)}, seed=0).ratio == 1.0
 
 
-def test_the_least_ratio_that_gains_is_taken() -> None:
+def test_the_least_ratio_that_gains_about_as_much_as_the_best_is_taken() -> None:
     random = torch.Generator().manual_seed(1)
-    before = torch.rand(3, 200, generator=random) > 0.3
-    helped = before | (torch.rand(3, 200, generator=random) < 0.5)
-    assert choose_ratio({0.0: before, 0.5: before, 1.0: helped, 2.0: helped}, seed=0).ratio == 1.0
-    assert choose_ratio({0.0: helped, 0.5: before, 1.0: before}, seed=0).ratio == 0
+    before = torch.rand(3, 200, generator=random) > 0.4
+    drawn = torch.rand(3, 200, generator=random)
+    some, more, most = (before | (drawn < share) for share in (0.4, 0.79, 0.8))
+    rising = {0.0: before, 0.5: before, 1.0: some, 2.0: more, 4.0: most}
+    choice = choose_ratio(rising, seed=0)
+    assert choice.gains[1.0].low > 0
+    assert choice.ratio == 2.0
+    assert choose_ratio({0.0: most, 0.5: before, 1.0: before}, seed=0).ratio == 0
 
 
 def test_what_is_held_out_never_reaches_the_generator_or_the_probes() -> None:

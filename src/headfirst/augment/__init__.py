@@ -8,6 +8,7 @@ from headfirst.augment.filter import (
     VERDICTS,
     WRONG_CLASS,
     Filtered,
+    contradicted_by,
     filter_samples,
     summed,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Provenance",
     "as_split",
     "class_coverage",
+    "contradicted_by",
     "filter_samples",
     "mix",
     "mix_images",

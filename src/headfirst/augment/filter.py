@@ -1,7 +1,7 @@
 """Which generated images may enter training: those that are new, look like their class and are taken for it.
 
-What enters: features of generated and of real training images, and what the current classifier calls the former. What
-leaves: a verdict for each, with its nearest real image.
+What enters: features of generated and of real training images, and whether the current classifier contradicts the
+former. What leaves: a verdict for each, with its nearest real image.
 
 Shape letters: M generated and N real images, n real images of one class, D features, K classes.
 """
@@ -13,10 +13,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headfirst.adapt import LinearProbe, LinearProbeModel
+from headfirst.adapt.linear_probe import stratified_folds
 from headfirst.errors import DataError, InputError
 from headfirst.metrics.neighbours import TIE, in_balls, in_one_frame, kth_of_others, nearest_of
 from headfirst.types import Features
@@ -26,6 +29,8 @@ VERDICTS = (KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS)
 
 REAL_INSIDE = 0.9
 """Balls reach so far that this share of a class's real images lies in the ball of another of them."""
+
+_FOLDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +60,7 @@ class Filtered:
 
 
 def filter_samples(
-    samples: Features, real: Features, called: Int[Tensor, " m"], *, quantile: float = 0.1, k: int = 3
+    samples: Features, real: Features, contradicted: Bool[Tensor, " m"], *, quantile: float = 0.1, k: int = 3
 ) -> Filtered:
     """Judge generated images by their features.
 
@@ -70,12 +75,12 @@ def filter_samples(
     anybody's near neighbour, and with a small k most new real images would be thrown out. A class of one image has no
     ball, and its generated images pass.
 
-    **Wrong class**: in balls of other classes alone, or called something else by the classifier.
+    **Wrong class**: in balls of other classes alone, or contradicted by the classifier (`contradicted_by`).
 
     Args:
         samples: (M, D), labelled; M may be 0.
         real: (N, D) the training images, labelled, of the same classes and backbone.
-        called: (M,) labels by the current classifier, fitted to `real`.
+        contradicted: (M,) whether the current classifier, fitted to `real`, says they are of another class.
         quantile: in (0, 1).
         k: at least 1.
 
@@ -92,10 +97,10 @@ def filter_samples(
     ...         values=values, labels=torch.zeros(len(at)).long(), classes=("a",), ids=ids, split="", source=""
     ...     )
     >>> real, samples = some(0.0, 1.0, 2.0, 3.0, 4.5), some(1.01, 2.0, 9.0)
-    >>> filter_samples(samples, real, torch.zeros(3).long(), k=1).verdicts
+    >>> filter_samples(samples, real, torch.zeros(3).bool(), k=1).verdicts
     ('memorised', 'memorised', 'off the manifold')
     """
-    _check(samples, real, called, quantile, k)
+    _check(samples, real, contradicted, quantile, k)
     if not len(samples):
         nothing = torch.zeros(0, dtype=torch.float64)
         return Filtered(verdicts=(), nearest=nothing.long(), distances=nothing)
@@ -105,7 +110,7 @@ def filter_samples(
     least = _too_near(spacing, quantile)[samples.labels]
     memorised = near.squared <= least.square() * (1 + TIE)
     inside, in_own = _inside(y, samples.labels, x, real.labels, k)
-    wrong = (called != samples.labels) | ~in_own
+    wrong = contradicted | ~in_own
     return Filtered(
         verdicts=tuple(
             MEMORISED if copied else OFF_MANIFOLD if not within else WRONG_CLASS if other else KEPT
@@ -114,6 +119,40 @@ def filter_samples(
         nearest=near.indices,
         distances=near.squared.sqrt() * scale,
     )
+
+
+def contradicted_by(
+    model: LinearProbeModel, samples: Features, real: Features, *, quantile: float = 0.1
+) -> Bool[Tensor, " m"]:
+    """Whether the classifier calls a generated image something else, as surely as it seldom does of real ones.
+
+    That is: another class is likelier, and its own less likely than that of all but a share `quantile` of the real
+    images, each judged by a probe of the same strength that did not see it. A poor classifier, which doubts real images
+    too, throws out little: what it would throw out is what it has to learn. Where nothing can be held out, any other
+    call counts.
+
+    Args:
+        model: fitted to `real`.
+        quantile: in (0, 1).
+    """
+    if not len(samples):
+        return torch.zeros(0, dtype=torch.bool)
+    said = model.predict_proba(samples)
+    own = said.gather(1, samples.labels[:, None])[:, 0]
+    return (said.argmax(dim=1) != samples.labels) & (own < _seldom(model, real, quantile))
+
+
+def _seldom(model: LinearProbeModel, real: Features, quantile: float) -> float:
+    """Probability of the own class below which a share `quantile` of the real images lies, held out."""
+    fold, found = stratified_folds(real.labels.numpy(), folds=_FOLDS, seed=0), []
+    for f in range(int(fold.max()) + 1):
+        rest = real.take(np.flatnonzero(fold == f).tolist())
+        part = LinearProbe(l2=model.l2).fit(real.take(np.flatnonzero(fold != f).tolist()))
+        found.append(part.predict_proba(rest).gather(1, rest.labels[:, None])[:, 0])
+    if not found:
+        return 1.0
+    held_out = torch.cat(found).sort().values
+    return held_out[math.ceil(quantile * len(held_out)) - 1].item()
 
 
 def nearest_fellow(x: Float[Tensor, "n d"]) -> Float[Tensor, " _"]:
@@ -171,7 +210,7 @@ def reach(x: Float[Tensor, "n d"], k: int) -> int:
     return max(min(k, len(x) - 1), int(needed))
 
 
-def _check(samples: Features, real: Features, called: Tensor, quantile: float, k: int) -> None:
+def _check(samples: Features, real: Features, contradicted: Tensor, quantile: float, k: int) -> None:
     if not 0 < quantile < 1 or k < 1:
         raise InputError(f"quantile must lie strictly between 0 and 1 and k be at least 1, got {quantile} and {k}")
     if samples.classes != real.classes or samples.source != real.source:
@@ -182,8 +221,8 @@ def _check(samples: Features, real: Features, called: Tensor, quantile: float, k
         )
     if bool((samples.labels < 0).any()) or bool((real.labels < 0).any()):
         raise InputError("every image needs a label to be judged by its class; sample by class, with labelled images")
-    if len(called) != len(samples):
-        raise InputError(f"need what the classifier calls each of {len(samples)} images, got {len(called)} labels")
+    if len(contradicted) != len(samples):
+        raise InputError(f"need what the classifier says of each of {len(samples)} images, got {len(contradicted)}")
     if absent := sorted(set(samples.labels.tolist()) - set(real.labels.tolist())):
         raise DataError(
             f"class {real.classes[absent[0]]!r} has generated images but no real ones to judge them by; add real ones"

@@ -26,7 +26,6 @@ from headfirst.augment import (
     Provenance,
     as_split,
     class_coverage,
-    filter_samples,
     provenance,
     rows_to_add,
 )
@@ -123,8 +122,7 @@ def augment_images(
     last, samples = trained(range(len(train)), recipe.seed)
     features = embedded(samples)
     first = recipe.probe.fit(real)
-    called = first.predict(features)
-    filtered = filter_samples(features, real, called, quantile=recipe.quantile, k=recipe.k)
+    filtered = recipe.filtered(features, real, first)
     kept = filtered.kept()
     right = _right(images, backbone, real, features.take(kept), recipe, device, progress)
     used = _used(real, features.take(kept), kept, choice.ratio)
@@ -139,7 +137,7 @@ def augment_images(
         cross_validated=crossed.verdicts,
         coverage=(),
         memorisation=None,
-        shown=_shown(samples, filtered, called, train),
+        shown=_shown(samples, filtered, first.predict(features), train),
         notes=notes,
         recipe={
             "backbone": backbone.name,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from headfirst.adapt import LinearProbe, LinearProbeModel
 from headfirst.adapt.linear_probe import stratified_folds
-from headfirst.augment import VERDICTS, filter_samples, mix, summed
+from headfirst.augment import VERDICTS, Filtered, contradicted_by, filter_samples, mix, summed
 from headfirst.data.rows import write_atomically
 from headfirst.errors import DataError, InputError
 from headfirst.metrics import Interval, binomial_interval, simultaneous_differences
@@ -41,7 +41,7 @@ class Augmentation:
         ratios: generated images for each real one, rising, above 0; 0 is always tried.
         folds, seeds: of the nested cross-validation; the generator is trained folds × seeds times, and once more.
         spare: images drawn for each one that the largest ratio asks for, as some are thrown out.
-        quantile, k: of `filter_samples`.
+        quantile, k: of `filter_samples` and `contradicted_by`.
         probe: fitted to the real images; its strength is kept at every ratio.
         level: of the intervals.
         seed: the first.
@@ -63,6 +63,11 @@ class Augmentation:
         for name, least in (("folds", 2), ("seeds", 2), ("seed", 0), ("spare", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def filtered(self, samples: Features, real: Features, model: LinearProbeModel) -> Filtered:
+        """Verdicts on generated images, by the real ones and the probe fitted to them."""
+        contradicted = contradicted_by(model, samples, real, quantile=self.quantile)
+        return filter_samples(samples, real, contradicted, quantile=self.quantile, k=self.k)
 
     def wanted(self, count: int) -> int:
         """Images to draw of a class with `count` real ones."""
@@ -150,11 +155,12 @@ def at_ratios(real: Features, generated: Features, l2: float, recipe: Augmentati
 
 
 def choose_ratio(right: Mapping[float, Bool[Tensor, "s n"]], *, seed: int, level: float = 0.95) -> Choice:
-    """The least ratio that surely gains over none; 0 if none does.
+    """A ratio that surely gains over none; 0 if none does.
 
     Gains are paired over images and seeds; their intervals hold for all ratios together (`simultaneous_differences`).
-    A ratio is taken only if its interval lies above zero *and* more images gained than lost by an exact sign test of
-    the same level: where few images depart, the bootstrap is too narrow.
+    A ratio passes only if its interval lies above zero *and* more images gained than lost by an exact sign test of the
+    same level: where few images depart, the bootstrap is too narrow. Of those that pass, the least is taken whose gain
+    is within one standard error of the largest.
 
     Args:
         right: (S, N) by ratio, with 0.
@@ -168,8 +174,18 @@ def choose_ratio(right: Mapping[float, Bool[Tensor, "s n"]], *, seed: int, level
         raise InputError(f"choosing needs ratio 0 and at least one above it, got {sorted(right)}")
     found = simultaneous_differences([right[ratio] for ratio in ratios], right[0.0], seed=seed, level=level)
     gains = dict(zip(ratios, found, strict=True))
-    taken = (r for r in ratios if gains[r].low > 0 and _more_gain_than_lose(right[r], right[0.0], level))
-    return Choice(ratio=next(taken, 0.0), gains=gains)
+    passed = [r for r in ratios if gains[r].low > 0 and _more_gain_than_lose(right[r], right[0.0], level)]
+    if not passed:
+        return Choice(ratio=0.0, gains=gains)
+    best = max(passed, key=lambda r: gains[r].value)
+    enough = gains[best].value - _standard_error(right[best], right[0.0])
+    return Choice(ratio=next(r for r in passed if gains[r].value >= enough), gains=gains)
+
+
+def _standard_error(a: Bool[Tensor, "s n"], b: Bool[Tensor, "s n"]) -> float:
+    """Of a gain, from the spread over images and that over seeds."""
+    d = a.double() - b.double()
+    return float((d.mean(dim=0).var() / d.shape[1] + d.mean(dim=1).var() / len(d)).sqrt())
 
 
 def _more_gain_than_lose(a: Bool[Tensor, "s n"], b: Bool[Tensor, "s n"], level: float) -> bool:
@@ -197,7 +213,7 @@ def _fold(
     part, rest = real.take(known), real.take(asked)
     first = recipe.probe.fit(part)
     samples = draw(known, seed)
-    filtered = filter_samples(samples, part, first.predict(samples), quantile=recipe.quantile, k=recipe.k)
+    filtered = recipe.filtered(samples, part, first)
     models = {0.0: first} | at_ratios(part, samples.take(filtered.kept()), first.l2, recipe)
     found = {
         "right": {str(ratio): (model.predict(rest) == rest.labels).int().tolist() for ratio, model in models.items()},
