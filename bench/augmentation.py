@@ -20,8 +20,7 @@ import torch
 from record import record
 
 from headfirst.data import ImageSet
-from headfirst.generate import VAE
-from headfirst.generate.gan import GAN
+from headfirst.generate import GAN, VAE
 from headfirst.nn import load_backbone
 from headfirst.study import Augmentation, augment_images
 from headfirst.study.augmentation_report import AugmentationReport
@@ -57,16 +56,16 @@ def main() -> None:
                 kept.write_text(json.dumps(line))
                 print(f"\n{name}, {labels} labels a class: {done.report.sentences()[0]}", flush=True)
             found.append(json.loads(kept.read_text()))
-    record("augmentation", {"folds": 3, "seeds": 3, "batch": BATCH, "results": found})
+    if set(options.labels) == set(LABELS) and set(options.generators) == set(STEPS):
+        record("augmentation", {"folds": 3, "seeds": 3, "batch": BATCH, "results": found})
 
 
 def maker(name: str, labels: int, steps: int) -> VAE | GAN:
     """So many epochs that the folds, two thirds of the images, are learned from in so many steps."""
     images = labels * 10 * 2 // 3
-    epochs = max(1, round(steps / max(1, images // BATCH)))
     if name == "vae":
-        return VAE(epochs=epochs, batch_size=BATCH)
-    return GAN(epochs=epochs, batch_size=BATCH)
+        return VAE(epochs=round(steps / -(-images // BATCH)), batch_size=BATCH)
+    return GAN(epochs=round(steps / max(1, images // BATCH)), batch_size=BATCH)  # leaves the rest of an epoch out
 
 
 def summary(report: AugmentationReport) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from headfirst.study import Augmentation, Augmented, augment_images, save_added
 from headfirst.study.augmentation_report import CROSS_VALIDATION
 from tiny import make_split
 
-RECIPE = Augmentation(ratios=(1.0, 3.0), seeds=2, probe=LinearProbe(l2=0.1))
+RECIPE = Augmentation(ratios=(1.0, 3.0), seeds=2, probe=LinearProbe(l2=1.0))
 
 
 def asked(images: ImageSet, backbone: PretrainedBackbone, where: Path, fault: str = "new", **options) -> Augmented:

@@ -25,7 +25,7 @@ from headfirst.metrics.neighbours import TIE, in_balls, in_one_frame, kth_of_oth
 from headfirst.types import Features
 
 KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS = "kept", "memorised", "off the manifold", "wrong class"
-VERDICTS = (KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS)
+VERDICTS: tuple[str, ...] = (KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS)
 
 REAL_INSIDE = 0.9
 """Balls reach so far that this share of a class's real images lies in the ball of another of them."""

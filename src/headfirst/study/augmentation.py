@@ -38,7 +38,7 @@ from headfirst.metrics import bootstrap_interval, memorisation_test, paired_diff
 from headfirst.nn import PretrainedBackbone
 from headfirst.nn.storage import staged
 from headfirst.study.augmentation_report import CROSS_VALIDATION, AugmentationReport, RatioRow, ShownSample
-from headfirst.study.mixing_ratio import Augmentation, HeldOut, choose_ratio, held_out, probes
+from headfirst.study.mixing_ratio import Augmentation, Choice, HeldOut, choose_ratio, held_out, probes
 from headfirst.study.thumbnails import inline_jpeg, thumbnail
 from headfirst.types import Features, Progress, Samples, silent
 
@@ -97,47 +97,32 @@ def augment_images(
     """
     recipe = recipe or Augmentation()
     images, train, notes = _ready(images, backbone, shots, recipe.seed, progress)
-    embedded = _Embedder(backbone, device, directory / "cache", progress)
+    maker = _Maker(backbone, generator, recipe, train, directory, device, progress)
     real = embed(backbone, train, device=device, progress=progress)
-
-    def folder_of(rows: Sequence[int], seed: int) -> Path:
-        of = json.dumps([repr(generator), train.fingerprint, list(rows), seed, device])
-        return directory / f"generator-{hashlib.sha256(of.encode()).hexdigest()[:16]}"
-
-    def trained(rows: Sequence[int], seed: int) -> tuple[Generator, Samples]:
-        made = generator.fit(train.take(rows), seed=seed, directory=folder_of(rows, seed), device=device, force=True,
-                             progress=progress)  # fmt: skip
-        counts = np.bincount(train.labels[list(rows)], minlength=len(train.classes))
-        samples = _sampled(made, train.classes, [recipe.wanted(int(n)) for n in counts], seed, device, progress)
-        return made, samples
-
-    def draw(rows: Sequence[int], seed: int) -> Features:
-        found = embedded(trained(rows, seed)[1])
-        shutil.rmtree(folder_of(rows, seed), ignore_errors=True)  # the fold keeps what it gave
-        return found
-
-    crossed = held_out(real, draw, recipe, directory=directory, of=f"{generator!r} {train.fingerprint} {device}",
-                       progress=progress)  # fmt: skip
+    of = f"{generator!r} {train.fingerprint} {device}"
+    crossed = held_out(real, maker.draw, recipe, directory=directory, of=of, progress=progress)
     choice = choose_ratio(crossed.right, seed=recipe.seed, level=recipe.level)
-    last, samples = trained(range(len(train)), recipe.seed)
-    features = embedded(samples)
-    first = recipe.probe.fit(real)
-    filtered = recipe.filtered(features, real, first)
-    kept = filtered.kept()
-    right = _right(images, backbone, real, features.take(kept), recipe, device, progress)
-    used = _used(real, features.take(kept), kept, choice.ratio)
+    last, samples = maker.trained(range(len(train)), recipe.seed)
+    features = maker.features(samples)
+    probe = recipe.probe.fit(real)
+    filtered = recipe.filtered(features, real, probe)
+    passed = features.take(filtered.kept())
+    right = _right(images, backbone, real, passed, recipe, device, progress)
+    val = _labelled(embed(backbone, images["val"], device=device, progress=progress)) if "val" in images else None
     report = AugmentationReport(
         name=images.name,
         generator=repr(generator),
         chosen=choice.ratio,
-        rows=_rows(crossed, dict(choice.gains), right, real, features.take(kept), recipe),
+        rows=_rows(crossed, choice, right, real, passed, recipe),
         splits=(CROSS_VALIDATION, *right),
         num={CROSS_VALIDATION: len(real), **{split: found[0.0].shape[1] for split, found in right.items()}},
         verdicts=filtered.counts(features),
         cross_validated=crossed.verdicts,
-        coverage=(),
-        memorisation=None,
-        shown=_shown(samples, filtered, first.predict(features), train),
+        coverage=() if val is None else class_coverage(val, passed, real, level=recipe.level),
+        memorisation=None
+        if val is None
+        else memorisation_test(features.values, real.values, val.values, seed=recipe.seed),
+        shown=_shown(samples, filtered, probe.predict(features), train),
         notes=notes,
         recipe={
             "backbone": backbone.name,
@@ -146,21 +131,14 @@ def augment_images(
             "training images": len(train),
             "device": device,
             **{name: value for name, value in asdict(recipe).items() if name != "probe"},
-            "l2": first.l2,
+            "l2": probe.l2,
         },
         versions=versions(),
     )
-    if "val" in images:
-        val = _labelled(embed(backbone, images["val"], device=device, progress=progress))
-        report = replace(
-            report,
-            coverage=class_coverage(val, features.take(kept), real, level=recipe.level),
-            memorisation=memorisation_test(features.values, real.values, val.values, seed=recipe.seed),
-        )
-    split = as_split(samples)
+    used = _used(real, passed, filtered.kept(), choice.ratio)
     return Augmented(
         report=report,
-        added=split.take(sorted(set(used))),
+        added=as_split(samples).take(sorted(set(used))),
         provenance=provenance(samples, filtered, train.ids, used),
         generator=last,
     )
@@ -195,21 +173,45 @@ def save_added(outcome: Augmented, directory: str | Path) -> int:
 
 
 @dataclass(frozen=True)
-class _Embedder:
-    """Features of generated images, in a store of their own, which is theirs alone and goes with the run."""
+class _Maker:
+    """From rows of the training images to generated ones, and to their features."""
 
     backbone: PretrainedBackbone
+    generator: GeneratorRecipe
+    recipe: Augmentation
+    train: ImageSplit
+    directory: Path
     device: str
-    cache: Path
     progress: Progress
 
-    def __call__(self, samples: Samples) -> Features:
-        split, _ = prepare_split(
-            as_split(samples), self.backbone.preprocessing, cache=self.cache, progress=self.progress
-        )
-        found = embed(self.backbone, split, cache=self.cache, device=self.device, progress=self.progress)
+    def folder(self, rows: Sequence[int], seed: int) -> Path:
+        """Of the training on these rows."""
+        of = json.dumps([repr(self.generator), self.train.fingerprint, list(rows), seed, self.device])
+        return self.directory / f"generator-{hashlib.sha256(of.encode()).hexdigest()[:16]}"
+
+    def trained(self, rows: Sequence[int], seed: int) -> tuple[Generator, Samples]:
+        """A generator trained on these rows, and enough of its images."""
+        made = self.generator.fit(
+            self.train.take(rows), seed=seed, directory=self.folder(rows, seed), device=self.device, force=True,
+            progress=self.progress,
+        )  # fmt: skip
+        counts = np.bincount(self.train.labels[list(rows)], minlength=len(self.train.classes))
+        wanted = [self.recipe.wanted(int(count)) for count in counts]
+        return made, _sampled(made, self.train.classes, wanted, seed, self.device, self.progress)
+
+    def features(self, samples: Samples) -> Features:
+        """By way of a store of their own, which goes at once."""
+        cache, split = self.directory / "cache", as_split(samples)
+        split, _ = prepare_split(split, self.backbone.preprocessing, cache=cache, progress=self.progress)
+        found = embed(self.backbone, split, cache=cache, device=self.device, progress=self.progress)
         found = replace(found, values=found.values.clone())
-        shutil.rmtree(self.cache, ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
+        return found
+
+    def draw(self, rows: Sequence[int], seed: int) -> Features:
+        """Features of what is generated from these rows; the training goes, as the fold keeps what it gave."""
+        found = self.features(self.trained(rows, seed)[1])
+        shutil.rmtree(self.folder(rows, seed), ignore_errors=True)
         return found
 
 
@@ -285,7 +287,7 @@ def _right(
 
 def _rows(
     crossed: HeldOut,
-    gains: dict,
+    choice: Choice,
     right: dict[str, dict[float, Tensor]],
     real: Features,
     kept: Features,
@@ -306,7 +308,7 @@ def _rows(
             gain={}
             if ratio == 0
             else {
-                CROSS_VALIDATION: gains[ratio],
+                CROSS_VALIDATION: choice.gains[ratio],
                 **{
                     split: paired_difference(found[ratio], found[0.0], seed=recipe.seed, level=recipe.level)
                     for split, found in right.items()
