@@ -12,6 +12,7 @@ import typer
 
 from headfirst.cli import (
     artefacts,
+    augmenting,
     claims,
     comparing,
     generating,
@@ -43,6 +44,7 @@ VERBS = (
     stages.embed,
     stages.adapt,
     pretraining.pretrain,
+    augmenting.augment,
     stages.evaluate,
     predict.predict,
     zero_shot.zero_shot,

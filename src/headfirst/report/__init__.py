@@ -1,5 +1,8 @@
 """`Report` → report.html, report.json, report.md; so plans, searches, pre-trainings, generators; safe names."""
+"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-trainings,
+augmentations; safe names."""
 
+from headfirst.report.augment_page import augment_json, write_augmentation
 from headfirst.report.compare_page import comparison_json, comparison_text, write_comparison
 from headfirst.report.files import read_report, write_report
 from headfirst.report.generate_page import generate_json, read_scores, score_lines, write_generate
@@ -9,6 +12,7 @@ from headfirst.report.search_page import how_found, search_json, search_lines, w
 from headfirst.report.text import printable, safe_cell
 
 __all__ = [
+    "augment_json",
     "comparison_json",
     "comparison_text",
     "generate_json",
@@ -22,6 +26,7 @@ __all__ = [
     "score_lines",
     "search_json",
     "search_lines",
+    "write_augmentation",
     "write_comparison",
     "write_generate",
     "write_plan",

@@ -1,5 +1,8 @@
-"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training help."""
+"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training or
+generated images help."""
 
+from headfirst.study.augmentation import Augmented, GeneratorRecipe, augment_images, save_added
+from headfirst.study.augmentation_report import AugmentationReport
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
 from headfirst.study.generator_evaluation import (
@@ -17,6 +20,7 @@ from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
 from headfirst.study.label_plan import LabelBudget, LabelPlan, plan_labels
 from headfirst.study.main_job import METHODS, Run, run
+from headfirst.study.mixing_ratio import Augmentation
 from headfirst.study.origin import Origin, small_network
 from headfirst.study.plan import Step, plan
 from headfirst.study.preflight import Preflight, preflight
@@ -28,12 +32,16 @@ from headfirst.study.search import Hit, Search, search_image, search_text
 
 __all__ = [
     "METHODS",
+    "Augmentation",
+    "AugmentationReport",
+    "Augmented",
     "Comparison",
     "FinishedRun",
     "GeneratorEvaluation",
     "GeneratorReport",
     "GeneratorScores",
     "GeneratorTraining",
+    "GeneratorRecipe",
     "Hit",
     "LabelBudget",
     "LabelEfficiency",
@@ -46,6 +54,7 @@ __all__ = [
     "ScoreDifference",
     "Search",
     "Step",
+    "augment_images",
     "choose",
     "compare",
     "compare_scores",
@@ -63,6 +72,7 @@ __all__ = [
     "raw_pixels",
     "reported_predictions",
     "run",
+    "save_added",
     "search_image",
     "search_text",
     "small_network",
