@@ -1,5 +1,4 @@
-"""`Report` → report.html, report.json, report.md; so plans, searches, pre-trainings, generators; safe names."""
-"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-trainings,
+"""`Report` → report.html, report.json, report.md; so plans, comparisons, searches, pre-trainings, generators,
 augmentations; safe names."""
 
 from headfirst.report.augment_page import augment_json, write_augmentation
