@@ -94,7 +94,7 @@ def read_grid(points: Float[Tensor, "n 2"]) -> GridReading:
     )
 
 
-DEFAULT = Rules(r1=0.1, r2=0.1, lr=1e-3, ema_decay=0.99)
+DEFAULT = Rules(r1=0.08, r2=0.08, anneal=0.3, lazy=4, lr=3e-3, ema_decay=0.99)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +111,8 @@ class GridGAN:
     """
 
     rules: Rules = DEFAULT
-    steps: int = 8000
-    batch_size: int = 256
+    steps: int = 12000
+    batch_size: int = 512
     noise_dim: int = 2
     hidden: int = 64
 
@@ -162,7 +162,7 @@ class GridGAN:
     @classmethod
     def collapsing(cls) -> GridGAN:
         """The same players without penalties, under the non-saturating loss: most modes are lost with most seeds."""
-        return cls(rules=Rules(losses=NON_SATURATING, lr=1e-3, betas=(0.5, 0.999), ema_decay=0.99))
+        return cls(rules=Rules(losses=NON_SATURATING, lr=3e-3, ema_decay=0.99))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
