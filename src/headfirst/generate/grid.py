@@ -101,9 +101,9 @@ DEFAULT = Rules(r1=0.08, r2=0.08, anneal=0.3, lazy=4, lr=3e-3, ema_decay=0.99)
 class GridGAN:
     """Two perceptrons that play for the 25-mode grid.
 
-    With seed 0 the default put 56 % of its points within 3σ of 18 modes, in even shares (the distance of the shares, 0.447,
-    is next to all the points that lie between), and others near the rest; `collapsing()` put 99.9 % into one mode after
-    3,000 turns. `bench/grid25.py` measures more seeds.
+    With seed 0 the default put 56 % of its points within 3σ of 18 modes, in even shares (their distance of 0.447
+    is nearly all points of no mode), and others near the rest; `collapsing()` put 99.9 % into one mode after 3,000
+    turns. `bench/grid25.py` measures more seeds.
 
     Attributes:
         rules: of the game.
