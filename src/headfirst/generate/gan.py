@@ -72,17 +72,17 @@ class GAN:
     """
 
     noise_dim: int = 64
-    width: int = 24
+    width: int = 16
     losses: Losses = RELATIVISTIC
-    r1: float = 0.25
-    r2: float = 0.25
-    anneal: float = 0.1
-    lazy: int = 4
+    r1: float = 0.5
+    r2: float = 0.5
+    anneal: float = 1.0
+    lazy: int = 8
     spectral: bool = False
     conditional: bool | None = None
     size: int | None = None
-    epochs: int = 100
-    batch_size: int = 64
+    epochs: int = 60
+    batch_size: int = 32
     lr: float = 1e-3
     lr_discriminator: float | None = None
     betas: tuple[float, float] = (0.0, 0.99)
