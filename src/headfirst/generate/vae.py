@@ -91,10 +91,10 @@ class VAE:
     beta: float = 1.0
     warmup: float = 0.1
     free_bits: float = 0.0
-    epochs: int = 60
-    batch_size: int = 64
+    epochs: int = 30
+    batch_size: int = 32
     lr: float = 2e-3
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     ema_decay: float | None = None
     conditional: bool | None = None
     size: int | None = None
