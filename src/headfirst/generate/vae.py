@@ -230,6 +230,7 @@ def _trained(run: _Run, watch: Callable[[int, Generator], None]) -> Generator:
     readings = {line["epoch"]: line for line in read_lines(log)}
     epochs = run.recipe.epochs
     every = -(-epochs // READINGS)
+    generator = None
     for epoch in sorted({*range(every, epochs + 1, every), epochs}):
         if epoch in readings and epoch != epochs:
             continue
@@ -240,6 +241,7 @@ def _trained(run: _Run, watch: Callable[[int, Generator], None]) -> Generator:
             append_line(log, readings[epoch])
         generator = replace(generator, record=_record(run, record, [readings[e] for e in sorted(readings)]))
         watch(epoch, generator)
+    assert generator is not None  # the last epoch is never passed over
     return generator
 
 
