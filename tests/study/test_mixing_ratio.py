@@ -51,20 +51,20 @@ def test_true_images_of_scarce_classes_are_taken_and_help() -> None:
 
 
 @pytest.mark.slow
-def test_harm_is_refused_in_nineteen_sets_of_twenty() -> None:
-    # Images of each class pulled towards the next one: plausible, pass the filter, and spoil the boundary.
+def test_what_does_not_help_is_refused_in_nineteen_sets_of_twenty() -> None:
+    # Images of each class pulled towards the next one: many pass the filter, none shows the boundary.
     where = means(5, 2.0)
     harmful = 0.6 * where + 0.4 * where.roll(1, 0)
     taken, gains, passed = 0, [], 0
-    for s in range(40):
+    for s in range(20):
         found = held_out(drawn(where, 12, seed=s), generator(harmful, 64), replace(RECIPE, seed=s))
         choice = choose_ratio(found.right, seed=s)
         taken += choice.ratio > 0
         gains.append(choice.gains[4.0].value)
         passed += found.verdicts[KEPT]
-    assert passed > 40 * 9 * 40  # it is the gate that refuses, not the filter
-    assert sum(gains) / 40 < 0
-    assert taken <= 2
+    assert passed > 20 * 9 * 40  # it is the gate that refuses, not the filter
+    assert sum(gains) / 20 < 0.02
+    assert taken <= 1
 
 
 def test_no_gain_on_average_is_rarely_taken_and_a_large_one_is() -> None:
@@ -84,6 +84,7 @@ def test_no_gain_on_average_is_rarely_taken_and_a_large_one_is() -> None:
 
     taken = [choose_ratio(simulated(0.0), seed=s).ratio for s in range(40)]
     assert sum(ratio > 0 for ratio in taken) <= 2
+    assert not any(choose_ratio(simulated(-0.02), seed=s).ratio for s in range(20))  # harm
     assert sum(choose_ratio(simulated(0.06), seed=s).ratio > 0 for s in range(12)) >= 4
 
 
