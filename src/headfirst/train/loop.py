@@ -188,6 +188,7 @@ def train(
         state = _State(**position)
         _restore(found.tensors, module, parameters, updates, ema)
 
+    order: np.ndarray | None = None  # of the epoch
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with graceful_stop() as stop:
         while state.step < num_steps and not state.stopped:
@@ -197,7 +198,8 @@ def train(
             factor = learning_rate_factor(state.step, num_steps, optimisation.warmup)
             for group, peak in zip(updates.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            order = keyed_permutation(num_samples, seed, _ORDER, epoch)
+            if within == 0 or order is None:
+                order = keyed_permutation(num_samples, seed, _ORDER, epoch)
             chosen = order[within * optimisation.batch_size : (within + 1) * optimisation.batch_size]
             value = _step_in_memory(
                 relieve if world.size == 1 else never,
