@@ -13,8 +13,9 @@ from headfirst.errors import DataError, InputError
 from headfirst.metrics import Memorisation
 from headfirst.report import generate_json, read_scores, score_lines, write_generate
 from headfirst.report.generate_page import generate_page
-from headfirst.study.generator_evaluation import ClassScore, GeneratorScores, Lookalike, ModelBound, Repeats, Score
+from headfirst.study.generator_evaluation import Lookalike
 from headfirst.study.generator_report import GeneratorReport, Strip
+from headfirst.study.generator_scores import ClassScore, GeneratorScores, ModelBound, Repeats, Score
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 

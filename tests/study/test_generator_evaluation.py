@@ -15,7 +15,7 @@ from headfirst.errors import DataError, InputError
 from headfirst.generate import Generator
 from headfirst.nn import PretrainedBackbone
 from headfirst.study import GeneratorEvaluation, compare_scores, evaluate_generator, told_apart
-from headfirst.study.generator_data import as_split, at_size, training_pool
+from headfirst.study.generator_data import at_size, training_pool
 from tiny import make_split
 
 CLASSES = ("red", "green", "blue")
@@ -210,11 +210,3 @@ def test_what_is_learned_from_is_nowhere_else(colours: ImageSet):
     assert len(pool.split) == 149
     assert training_pool(colours).left_out == ()
     assert (training_pool(colours, with_classes=False).split.labels == -1).all()
-
-
-def test_samples_become_a_split(colours: ImageSet):
-    samples = shuffler(colours, colours["train"]).sample(5, seed=2, start=7)
-    split = as_split(samples)
-    assert split.ids == ("2-00007", "2-00008", "2-00009", "2-00010", "2-00011")
-    assert torch.equal(torch.from_numpy(np.stack(split.sources)), samples.pixels.permute(0, 2, 3, 1))
-    assert split.labels.tolist() == samples.labels.tolist()

@@ -17,8 +17,8 @@ from headfirst.report.pretrain_curves import Panel, panels_figure
 from headfirst.report.template import render, require_inline
 
 if TYPE_CHECKING:
-    from headfirst.study.generator_evaluation import GeneratorScores, Score
     from headfirst.study.generator_report import GeneratorReport
+    from headfirst.study.generator_scores import GeneratorScores, Score
 
 GENERATE_VERSION = 1
 
@@ -81,7 +81,7 @@ def read_scores(path: str | Path) -> GeneratorScores:
     Raises:
         DataError: no such file, not JSON, another schema version, a field missing or unknown.
     """
-    from headfirst.study.generator_evaluation import GeneratorScores
+    from headfirst.study.generator_scores import GeneratorScores
 
     path = Path(path)
     path = path / "scores.json" if path.is_dir() else path
@@ -101,7 +101,7 @@ def generate_page(report: GeneratorReport) -> str:
     """One self-contained page: what it makes, how far that is from real images, how it came about."""
     for id_, picture in _shown(report):
         require_inline(id_, picture)
-    from headfirst.study.generator_evaluation import told_apart
+    from headfirst.study.generator_scores import told_apart
 
     figure = panels_figure(_panels(report), report.readings, report.events)
     return render(

@@ -5,15 +5,9 @@ from headfirst.study.augmentation import Augmented, GeneratorRecipe, augment_ima
 from headfirst.study.augmentation_report import AugmentationReport
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
-from headfirst.study.generator_evaluation import (
-    GeneratorEvaluation,
-    GeneratorScores,
-    ScoreDifference,
-    compare_scores,
-    evaluate_generator,
-    told_apart,
-)
+from headfirst.study.generator_evaluation import GeneratorEvaluation, evaluate_generator
 from headfirst.study.generator_report import GeneratorReport, evaluation_report
+from headfirst.study.generator_scores import GeneratorScores, ScoreDifference, compare_scores, told_apart
 from headfirst.study.generator_training import GeneratorTraining, train_generator
 from headfirst.study.indexing import index_images
 from headfirst.study.label_arms import raw_pixels

@@ -1,7 +1,7 @@
 """What a generator learns from and is held against, the same for training and for judging it.
 
 What enters: a set of images. What leaves: the split to learn from, as the generator sees it; any split at the
-generator's size; samples as a split like any other.
+generator's size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from headfirst.data import ImageSet, ImageSplit, audit, prepare_split, unlabelle
 from headfirst.data.imageset import UNLABELLED
 from headfirst.generate import pictures
 from headfirst.generate.pictures import square
-from headfirst.types import Progress, Quarantined, Samples, silent
+from headfirst.types import Progress, Quarantined, silent
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,24 +69,3 @@ def at_size(split: ImageSplit, size: int, *, progress: Progress = silent) -> Ima
     assert ready.pixels is not None
     sources = tuple(np.asarray(ready.pixels.array[row]) for row in ready.pixels.rows)
     return replace(ready, sources=sources, hashes=None, pixels=None)
-
-
-def as_split(samples: Samples, name: str = "generated") -> ImageSplit:
-    """Samples as a split of decoded images; ids are seed-index."""
-    arrays = samples.pixels.permute(0, 2, 3, 1).contiguous().numpy()
-    return ImageSplit(
-        name=name,
-        ids=tuple(sample_id(samples.seed, int(index)) for index in samples.indices),
-        sources=tuple(arrays),
-        labels=samples.labels.numpy().astype(np.int64),
-        classes=samples.classes,
-    )
-
-
-def sample_id(seed: int, index: int) -> str:
-    """What a sample is called, in reports and as a file.
-
-    >>> sample_id(3, 41)
-    '3-00041'
-    """
-    return f"{seed}-{index:05d}"

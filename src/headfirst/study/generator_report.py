@@ -16,7 +16,8 @@ from torch import Tensor
 from headfirst.data import ImageSet
 from headfirst.evaluation import versions
 from headfirst.generate import Generator
-from headfirst.study.generator_evaluation import GeneratorEvaluation, GeneratorScores, Lookalike
+from headfirst.study.generator_evaluation import GeneratorEvaluation, Lookalike
+from headfirst.study.generator_scores import GeneratorScores
 from headfirst.study.picture_grid import inline_png, picture_grid
 
 COLUMNS = 12

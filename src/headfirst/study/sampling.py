@@ -9,7 +9,6 @@ from headfirst.data.rows import write_atomically
 from headfirst.errors import InputError
 from headfirst.evaluation import versions
 from headfirst.generate import Generator
-from headfirst.study.generator_data import sample_id
 from headfirst.study.generator_report import COLUMNS
 from headfirst.study.picture_grid import png, readable_png
 from headfirst.types import Samples
@@ -35,7 +34,7 @@ def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str
             raise InputError(f"class {name!r} cannot be a folder's name; take the images from `Generator.sample`")
     files = []
     for pixels, label, index in zip(samples.pixels, samples.labels.tolist(), samples.indices.tolist(), strict=True):
-        name = f"{sample_id(samples.seed, index)}.png"
+        name = f"{samples.seed}-{index:05d}.png"
         class_ = samples.classes[label] if samples.classes else None
         path = out / name if class_ is None else out / class_ / name
         path.parent.mkdir(parents=True, exist_ok=True)
