@@ -11,7 +11,7 @@ import torch
 
 from headfirst.errors import InputError
 from headfirst.generate import GridGAN, grid_mode, grid_points, read_grid
-from headfirst.generate.grid import MODES, PROBES, SIGMA
+from headfirst.generate.grid import MODES, SIGMA
 
 
 def test_a_perfect_sampler():
@@ -63,11 +63,3 @@ def test_training_is_repeatable_and_depends_on_the_seed():
     weights = [torch.cat([p.flatten() for p in result.generator.parameters()]) for result in (one, two, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-
-
-def test_it_learns_where_the_points_are():
-    """Untrained, 2.7 % of what fills the square lies near a mode; the whole recipe is judged in bench/grid25.py."""
-    result = replace(GridGAN(), steps=400, batch_size=64).fit(seed=0)
-    points = result.generator(torch.randn(PROBES, 2, generator=torch.Generator().manual_seed(0)))
-    real = grid_points(np.arange(PROBES), seed=9)
-    assert points.std(dim=0).tolist() == pytest.approx(real.std(dim=0).tolist(), rel=0.3)

@@ -103,7 +103,7 @@ class TestLinear:
         network.up.bias += 0.3
         inverse = (network.up.weight.T @ network.up.weight + VARIANCE * torch.eye(4)).inverse()
         network.down.weight.copy_(inverse @ network.up.weight.T)  # the posterior's mean …
-        network.down.bias.copy_(0.1 - network.down.weight @ network.up.bias)  # … missed by a tenth
+        network.down.bias.copy_(0.02 - network.down.weight @ network.up.bias)  # … missed a little
         network.log_d.copy_((1.5 * VARIANCE * inverse.diagonal()).log())
         some = replace(uci, split=uci.split.take(range(37)))
         truth = network.log_likelihood(some.batch())
@@ -141,6 +141,19 @@ class TestLinear:
         log_w -= torch.distributions.Normal(location, (spread / 2).exp()).log_prob(z).sum(dim=1)
         expected = (log_w.logsumexp(dim=0) - np.log(300)).item()
         assert bound(made, some, draws=300, seed=7).per_image[36].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_loss_is_its_two_terms(uci: Pictures):
+    network, x, e = linear(), uci.batch(), torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    location, spread = network.encode(x, None)
+    q = torch.distributions.Normal(location, (spread / 2).exp())
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(dim=0)
+    decoded = network.decode(location + (spread / 2).exp() * e, None)
+    reconstruction = torch.distributions.Normal(decoded, VARIANCE**0.5).log_prob(x).sum(dim=(1, 2, 3)).mean()
+    floor = kl.sort().values[1:3].mean().item()
+    for beta, minimum, held in ((2.5, 0.0, kl), (2.5, floor, kl.clamp(min=floor)), (0.0, 0.0, kl)):
+        found = vae_loss(network, x, None, e, beta=beta, minimum=minimum)
+        assert found.item() == pytest.approx((beta * held.sum() - reconstruction).item(), rel=1e-5)
 
 
 class TestTraining:
@@ -201,7 +214,7 @@ class TestTraining:
 
     def test_a_class_that_is_asked_for_comes(self):
         images = make_split("train", 90, seed=0)
-        made = VAE(epochs=25, lr=5e-3, ema_decay=None, **LITTLE).fit(images)
+        made = VAE(epochs=25, lr=0.01, decoder=GaussianDecoder(variance=0.1), **LITTLE).fit(images)
         assert (made.classes, made.shares) == (images.classes, pytest.approx((1 / 3,) * 3))
         for name in images.classes:
             asked = made.sample(20, label=made.label_of(name))
@@ -232,7 +245,7 @@ class TestTraining:
         same = ImageSplit(name="train", ids=tuple(map(str, range(12))), sources=one.sources * 12, classes=(),
                           labels=np.full(12, -1))  # fmt: skip
         for decoder in (VAE().decoder, GaussianDecoder(), BernoulliDecoder()):
-            made = VAE(epochs=30, lr=0.01, decoder=decoder, **LITTLE).fit(same)
+            made = VAE(epochs=10, lr=0.01, decoder=decoder, **LITTLE).fit(same)
             assert np.isfinite([*made.record["losses"], bound(made, same, draws=3).mean]).all()
             assert all(parameter.isfinite().all() for parameter in made.network.parameters())
 

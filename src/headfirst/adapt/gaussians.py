@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headfirst.adapt.refusals import require_finite, require_labelled, require_two_classes, require_unlike
 from headfirst.errors import InputError
-from headfirst.randomness import keyed_uniform
+from headfirst.randomness import keyed_normal, keyed_uniform
 from headfirst.types import Features
 
 Prior = Literal["shares", "uniform"]
@@ -108,10 +108,9 @@ def draw(
     """
     if num < 1 or seed < 0:
         raise InputError(f"samples are at least 1 and seeds at least 0, got num={num} and seed={seed}")
-    uniform = torch.from_numpy(keyed_uniform(seed, np.arange(num)[:, None], np.arange(1 + num_features)))
-    rows = torch.searchsorted(prior.cumsum(dim=0), uniform[:, 0].contiguous(), right=True)
-    # Rounding may leave the last sum below one; uniform draws may be 0, of which the normal quantile is infinite.
-    return rows.clamp(max=len(prior) - 1), torch.special.ndtri(uniform[:, 1:].clamp(min=2.0**-54))
+    rows = torch.searchsorted(prior.cumsum(dim=0), torch.from_numpy(keyed_uniform(seed, np.arange(num), 0)), right=True)
+    noise = keyed_normal(seed, np.arange(num)[:, None], np.arange(1, 1 + num_features))
+    return rows.clamp(max=len(prior) - 1), torch.from_numpy(noise)  # rounding may leave the last sum below one
 
 
 def drawn_features(values: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: tuple[str, ...]) -> Features:

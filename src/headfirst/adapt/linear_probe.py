@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from headfirst.adapt.anchored import departures
+from headfirst.adapt.feature_models import accuracy_of, answer
 from headfirst.adapt.logistic import Solution, logistic_path
 from headfirst.adapt.refusals import raw_values, require_finite, require_labelled, require_two_classes, require_unlike
 from headfirst.errors import InputError
@@ -238,22 +239,11 @@ class LinearProbeModel:
 
     def score(self, features: Features) -> float:
         """Accuracy on labelled features."""
-        require_labelled(features)
-        return (self.predict(features) == features.labels).double().mean().item()
+        return accuracy_of(self, features)
 
     def predictions(self, features: Features, *, seed: int = 0) -> Predictions:
         """Logits of a split, labelled or not."""
-        return Predictions(
-            values=self.logits(raw_values(features, self.classes)),
-            kind="logits",
-            labels=features.labels,
-            classes=self.classes,
-            ids=features.ids,
-            split=features.split,
-            method=self.method,
-            seed=seed,
-            chosen_on=self.chosen_on,
-        )
+        return answer(self, features, seed=seed)
 
 
 def stratified_folds(labels: Int[np.ndarray, " n"], *, folds: int, seed: int) -> Int[np.ndarray, " n"]:

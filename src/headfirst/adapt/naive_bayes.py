@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headfirst.adapt.feature_models import accuracy_of, answer
 from headfirst.adapt.gaussians import ClassStatistics, Prior, class_statistics, draw, drawn_features, over_all_classes
 from headfirst.adapt.linear_probe import ABSENT_BIAS
-from headfirst.adapt.refusals import raw_values, require_labelled
+from headfirst.adapt.refusals import raw_values
 from headfirst.errors import InputError
 from headfirst.types import Features, Predictions
 
@@ -160,22 +161,11 @@ class NaiveBayesModel:
 
     def score(self, features: Features) -> float:
         """Accuracy on labelled features."""
-        require_labelled(features)
-        return (self.predict(features) == features.labels).double().mean().item()
+        return accuracy_of(self, features)
 
     def predictions(self, features: Features, *, seed: int = 0) -> Predictions:
         """Logits of a split, labelled or not."""
-        return Predictions(
-            values=self.logits(raw_values(features, self.classes)),
-            kind="logits",
-            labels=features.labels,
-            classes=self.classes,
-            ids=features.ids,
-            split=features.split,
-            method=self.method,
-            seed=seed,
-            chosen_on=self.chosen_on,
-        )
+        return answer(self, features, seed=seed)
 
     def sample(self, num: int, *, seed: int) -> Features:
         """`num` draws of p(x, y): a class by its prior, then each feature by its Gaussian.

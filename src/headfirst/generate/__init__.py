@@ -7,17 +7,21 @@ from headfirst.generate.adversarial_game import (
     NON_SATURATING,
     RELATIVISTIC,
     SATURATING,
-    Game,
     Losses,
-    Round,
     Rules,
-    play,
 )
 from headfirst.generate.collapse import GameReading
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
-from headfirst.generate.latent_space import LatentDiagnostics, latent_diagnostics, linear_path, spherical_path, traverse
+from headfirst.generate.latent_space import (
+    LatentDiagnostics,
+    latent_diagnostics,
+    linear_path,
+    spherical_path,
+    traverse,
+)
+from headfirst.generate.likelihood_classifier import LikelihoodClassifier, LikelihoodModel
 from headfirst.generate.pictures import Pictures, pictures
 from headfirst.generate.vae import VAE
 from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
@@ -54,7 +58,6 @@ from headfirst.nn import (
     reparameterised,
     saturating_loss,
 )
-from headfirst.nn.gan_network import PointDiscriminator, PointGenerator
 
 __all__ = [
     "GAN",
@@ -68,7 +71,6 @@ __all__ = [
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "EvidenceBound",
-    "Game",
     "GameReading",
     "GaussianDecoder",
     "GaussianLatent",
@@ -78,13 +80,12 @@ __all__ = [
     "GridResult",
     "ImportanceBound",
     "LatentDiagnostics",
+    "LikelihoodClassifier",
+    "LikelihoodModel",
     "LogisticLatent",
     "Losses",
     "Pictures",
-    "PointDiscriminator",
-    "PointGenerator",
     "Posterior",
-    "Round",
     "Rules",
     "bernoulli_log_likelihood",
     "bound",
@@ -113,7 +114,6 @@ __all__ = [
     "logistic_sample",
     "non_saturating_loss",
     "pictures",
-    "play",
     "r1_penalty",
     "r2_penalty",
     "read_discriminator",

@@ -3,9 +3,8 @@
 What enters: both networks, a function from a batch to its `Round`, the `Rules`. What leaves: a generator whose weights
 are the moving average of those that played.
 
-The players take turns: even steps are the discriminator's, odd ones the generator's. Each sees the other as it is after
-its last move. (Both moving at once on one scalar shares a pass through the generator; on the 25-mode grid it covered
-the same modes in as many updates, less sharply.)
+The players take turns: even steps are the discriminator's, odd ones the generator's, so that each answers the other's
+last move. Both moving at once would share a pass through the generator, and was not tried.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from headfirst.nn import (
     relativistic_generator_loss,
     saturating_loss,
 )
-from headfirst.train import Batch, Callback, Optimisation, TrainRecord, train
+from headfirst.train import Batch, Callback, Optimisation, TrainRecord, train, update_average
 from headfirst.types import Progress, silent
 
 
@@ -145,6 +144,8 @@ class Round:
 class Game(nn.Module):
     """Both players, and the generator's moving average, all of which a checkpoint holds."""
 
+    moves: Tensor
+
     def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
@@ -156,8 +157,7 @@ class Game(nn.Module):
         """average ← d average + (1 - d) generator after the generator's t-th move, d = min(decay, t / (t + 9))."""
         self.moves += 1
         t = int(self.moves)
-        for average, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(weight, 1 - min(decay, t / (t + 9)))
+        update_average(list(self.average.parameters()), list(self.generator.parameters()), min(decay, t / (t + 9)))
 
 
 def turn(game: Game, played: Round, step: int, rules: Rules) -> Tensor:

@@ -94,14 +94,16 @@ def read_grid(points: Float[Tensor, "n 2"]) -> GridReading:
     )
 
 
-DEFAULT = Rules(r1=0.1, r2=0.1, lr=1e-3, ema_decay=0.99)
+DEFAULT = Rules(r1=0.08, r2=0.08, anneal=0.3, lazy=4, lr=3e-3, ema_decay=0.99)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridGAN:
     """Two perceptrons that play for the 25-mode grid.
 
-    The default covers 25 of 25 modes with each of ten seeds (`bench/grid25.py`); `collapsing()` loses most of them.
+    With seed 0 the default put 56 % of its points within 3σ of 18 modes, in even shares (their distance of 0.447
+    is nearly all points of no mode), and others near the rest; `collapsing()` put 99.9 % into one mode after 3,000
+    turns. `bench/grid25.py` measures more seeds.
 
     Attributes:
         rules: of the game.
@@ -111,8 +113,8 @@ class GridGAN:
     """
 
     rules: Rules = DEFAULT
-    steps: int = 8000
-    batch_size: int = 256
+    steps: int = 12000
+    batch_size: int = 512
     noise_dim: int = 2
     hidden: int = 64
 
@@ -158,17 +160,16 @@ class GridGAN:
             callbacks=[told],
             progress=progress,
         )
+        averaged = game.average.eval()
+        assert isinstance(averaged, PointGenerator)
         return GridResult(
-            generator=game.average.eval(),
-            reading=read_grid(points()),
-            seconds=time.monotonic() - began,
-            recipe=repr(self),
+            generator=averaged, reading=read_grid(points()), seconds=time.monotonic() - began, recipe=repr(self)
         )
 
     @classmethod
     def collapsing(cls) -> GridGAN:
-        """The same players without penalties, under the non-saturating loss: most modes are lost with most seeds."""
-        return cls(rules=Rules(losses=NON_SATURATING, lr=1e-3, betas=(0.5, 0.999), ema_decay=0.99))
+        """The same players without penalties, under the non-saturating loss, which settles on few modes."""
+        return cls(rules=Rules(losses=NON_SATURATING, lr=3e-3, ema_decay=0.99))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

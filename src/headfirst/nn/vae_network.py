@@ -99,10 +99,6 @@ class VAENetwork(nn.Module):
             nn.Conv2d(half, 4 * decoder.num_outputs(channels), 3, padding=1),
             nn.PixelShuffle(2),
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):  # PyTorch's own start is so weak that latents go unused
-                nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
 
     @classmethod
     def from_config(cls, *, decoder: Mapping[str, Any], latent: Mapping[str, Any], **numbers: int) -> VAENetwork:
