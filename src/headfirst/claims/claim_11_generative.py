@@ -26,32 +26,31 @@ from torch import Tensor
 
 from headfirst.adapt import LinearProbe
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds
+from headfirst.claims.claim_11_figure import curves_and_samples
 from headfirst.claims.experiment import ready, some_of_each
 from headfirst.claims.few_label_classifiers import (
-    BAYES,
     CLASSIFIERS,
     CONDITIONAL,
-    DISCRIMINANT,
+    FEATURES,
     GENERATIVE,
     IMPORTANCE,
     LOGISTIC,
     MARGIN_WEIGHT,
+    PIXELS,
     SVM,
     Classifier,
     VAEs,
     as_pixels,
-    as_seen,
     gaussians,
     log_density,
     noise_like,
     taken,
 )
-from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
-from headfirst.claims.trained import seen, strip
-from headfirst.data import ImageSet, ImageSplit, few_shot, shuffled_by_name
+from headfirst.claims.trained import seen
+from headfirst.data import ImageSet, ImageSplit, shuffled_by_name
 from headfirst.errors import DataError
-from headfirst.features import embed
-from headfirst.generate import Generator, pictures
+from headfirst.features import embed, side_by_side
+from headfirst.generate import Generator
 from headfirst.metrics import Interval, auroc, auroc_interval, frechet_distance
 from headfirst.nn import PretrainedBackbone
 from headfirst.study import LabelEfficiency, label_efficiency
@@ -60,11 +59,10 @@ from headfirst.types import Features, Predictions, Progress, silent
 LABELS, QUICK_LABELS = (1, 2, 5, 10, 20, 50), (1, 2, 10, 50)
 """Labels a class, as many of these as the smallest class has. Named beforehand: with the first two, generative models
 are to be ahead, with the last behind."""
-FEATURES, PIXELS = "features", "pixels"
 DRAWS, QUICK_DRAWS = 10, 3
 NUM_TEST = 1000
 
-VAE_LABELS, VAE_DRAWS, QUICK_VAE_DRAWS = (5, 20, 50), 3, 2
+VAE_LABELS, VAE_DRAWS, QUICK_VAE_DRAWS = (5, 20, 50), 5, 2
 VAE_STEPS, QUICK_VAE_STEPS = 400, 200
 NUM_BY_BOUND = 300
 """Images that a VAE classifies, a split."""
@@ -103,7 +101,7 @@ def run(
     """Accuracy by number of labels, samples, and densities of models that know p(x) or do not.
 
     Args:
-        seeds: twice as many draws of labels; a VAE's are fewer.
+        seeds: twice as many draws of labels, and of those of a VAE as many, at least `VAE_DRAWS`.
     """
     if work is None:
         with TemporaryDirectory(prefix="headfirst-claim-11-") as folder:
@@ -124,9 +122,9 @@ def run(
     vaes = VAEs(train=data["train"], asked={name: _some(asked[name], NUM_BY_BOUND) for name in tuple(asked)[1:]},
                 steps=QUICK_VAE_STEPS if quick else VAE_STEPS, work=work)  # fmt: skip
     by_bound = compared_with_vaes(vaes, inputs[PIXELS], of_vaes[-1:] if quick else of_vaes,
-                                  QUICK_VAE_DRAWS if quick else VAE_DRAWS, progress)  # fmt: skip
-    sampled = samples(inputs[FEATURES], data["train"], vaes, backbone, labels[-1], draws, by_bound)
-    scores = likelihoods(inputs[FEATURES], data, vaes, backbone, labels[-1], of_vaes[-1])
+                                  QUICK_VAE_DRAWS if quick else max(VAE_DRAWS, len(seeds)), progress)  # fmt: skip
+    sampled = samples(inputs, vaes, backbone, labels[-1], draws, by_bound)
+    scores = likelihoods(inputs, data, vaes, backbone, labels[-1], of_vaes[-1])
     return ClaimResult(
         number=11,
         title="Discriminative models learn p(y|x), generative ones the distribution",
@@ -137,7 +135,7 @@ def run(
         "those of test images (Fréchet distance) than noise with the mean and variance of every coordinate. A "
         "discriminative model has no distribution of x to draw from.",
         rows=_rows(found, by_bound, sampled, scores),
-        figure=_figure(found, by_bound, sampled),
+        figure=curves_and_samples(found, by_bound, sampled.distance, sampled.shown),
         fine_print=_fine_print(found, by_bound, sampled, scores, vaes, inputs),
         quick=quick,
     )
@@ -167,14 +165,15 @@ def compared_with_vaes(
     for name, split in vaes.asked.items():
         place = {id_: row for row, id_ in enumerate(pixels[name].ids)}
         held[name] = pixels[name].take([place[id_] for id_ in split.ids])
+    jobs = [partial(vaes, k, draw) for k in reversed(labels) for draw in range(draws)]
+    side_by_side(jobs, stage="VAEs", progress=progress)  # kept under work, and read from there
     arms = {**_arms(held, vaes.train), CONDITIONAL: vaes}
     return label_efficiency(arms, vaes.train, shots=list(labels), draws=draws, splits=tuple(vaes.asked),
                             start=LOGISTIC, progress=progress)  # fmt: skip
 
 
 def samples(
-    features: Mapping[str, Features],
-    train: ImageSplit,
+    inputs: Mapping[str, Mapping[str, Features]],
     vaes: VAEs,
     backbone: PretrainedBackbone,
     k: int,
@@ -182,6 +181,7 @@ def samples(
     by_bound: LabelEfficiency,
 ) -> Sampled:
     """Drawn from every generative model of `k` labels a class, of the VAE those of its most."""
+    features, train = inputs[FEATURES], vaes.train
     real = features["test"].values
 
     def distance(values: Tensor) -> float:
@@ -197,27 +197,26 @@ def samples(
             model = gaussians(name, few)
             found[name].append(distance(model.sample(NUM_SAMPLES, seed=draw).values) / noise)
         others[FEATURES].append(noise)
-    shown = None
+    shown = []
     for draw in range(by_bound.accuracies[0].draws):
         most = by_bound.shots[-1]
         generator = vaes.of(most, draw)
-        few = as_seen(generator, few_shot(train, most, seed=draw)).batch()
-        noise = distance(seen(noise_like(few.flatten(1), NUM_SAMPLES, draw).reshape(-1, *few.shape[1:]), backbone))
+        few = taken(inputs[PIXELS], train, most, draw)
+        noise = distance(seen(_noise_images(few, generator, NUM_SAMPLES, draw), backbone))
         images = generator.sample(NUM_SAMPLES, seed=draw).pixels.float() / 255
-        found[CONDITIONAL].append(distance(seen(images[:, : few.shape[1]], backbone)) / noise)
+        found[CONDITIONAL].append(distance(seen(images, backbone)) / noise)
         others[PIXELS].append(noise)
-        if shown is None:
-            shown = torch.cat([generator.sample(2, seed=draw, label=c).pixels for c in _present(generator)])
-    assert shown is not None
+        if not draw:
+            shown = [generator.sample(2, seed=draw, label=c).pixels for c in range(len(train.classes))]
     return Sampled(
         distance=found,
         fresh={what: distance(fresh) / float(np.mean(noise)) for what, noise in others.items()},
-        shown=shown[:SHOWN].float() / 255,
+        shown=torch.cat(shown)[:SHOWN].float() / 255,
     )
 
 
 def likelihoods(
-    features: Mapping[str, Features],
+    inputs: Mapping[str, Mapping[str, Features]],
     data: ImageSet,
     vaes: VAEs,
     backbone: PretrainedBackbone,
@@ -229,12 +228,9 @@ def likelihoods(
     held = {name: embed(backbone, split).values for name, split in asked.items()}
     home = held.pop("test")
     own = {name: held.pop(name) for name in data.shifts()}
-    images = vaes.asked["test"]
-    first = pictures(vaes.train)
-    pixels = pictures(images, size=first.size, grey=first.grey).batch()
-    noise = noise_like(pixels.flatten(1), NUM_DENSITY, 0).reshape(-1, *pixels.shape[1:])
+    noise = _noise_images(inputs[PIXELS]["test"], vaes.of(k_of_vae, 0), NUM_DENSITY, 0)
     others = {**own, "corrupted images": torch.cat(list(held.values())), "noise images": seen(noise, backbone)}
-    few = taken(features, vaes.train, k, 0)
+    few = taken(inputs[FEATURES], vaes.train, k, 0)
     scores: dict[str, Callable[[Tensor], Tensor]] = {
         name: partial(log_density, gaussians(name, few)) for name in GENERATIVE
     }
@@ -266,8 +262,10 @@ def _some(split: ImageSplit, count: int) -> ImageSplit:
     return split.take(shuffled_by_name(split.ids, seed=0)[:count])
 
 
-def _present(generator: Generator) -> list[int]:
-    return [c for c, share in enumerate(generator.shares) if share]
+def _noise_images(like: Features, generator: Generator, num: int, seed: int) -> Float[Tensor, "n c s s"]:
+    """Independent pixels with the mean and variance that each has in these images."""
+    network = generator.network
+    return noise_like(like.values, num, seed).reshape(-1, network.channels, network.size, network.size)
 
 
 def _rows(
@@ -368,80 +366,3 @@ def _labels(k: int) -> str:
 def _listed(each: Sequence[object]) -> str:
     *most, last = map(str, each or ("",))
     return f"{', '.join(most)} and {last}" if most else last
-
-
-STYLES = {
-    LOGISTIC: (FINETUNE, "o-"), SVM: ("#dd8452", "x:"), DISCRIMINANT: (PROBE, "s-"), BAYES: (LPFT, "^-"),
-    CONDITIONAL: (INK, "D--"),
-}  # fmt: skip
-
-
-def _figure(found: Mapping[str, LabelEfficiency], by_bound: LabelEfficiency, sampled: Sampled) -> str:
-    from matplotlib.figure import Figure
-
-    splits = found[FEATURES].splits
-    panels = [(what, split) for split in splits for what in found]
-    with drawing():
-        figure = Figure(figsize=(11.0, 2.9 * len(splits) + 1.2), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(2.9 * len(splits), 1.2))
-        axes = above.subplots(len(splits), len(found) + 1, squeeze=False)
-        for panel, (what, split) in zip(axes[:, :-1].flat, panels, strict=True):
-            shown = dict.fromkeys(found[what].arms, found[what])
-            if what == PIXELS and split in by_bound.splits:
-                shown[CONDITIONAL] = by_bound
-            for name, each in shown.items():
-                _draw_curve(panel, each, name, split)
-            panel.set(xscale="log", title=f"{what}, {split}", ylim=(0, 102), ylabel="accuracy, %")
-            panel.set_xticks(found[what].shots, [str(k) for k in found[what].shots])
-            panel.minorticks_off()
-        for panel in axes[-1, :-1]:
-            panel.set(xlabel="labels a class")
-        axes[0, 1].legend(fontsize=7)
-        _draw_gaps(axes[0, -1], found)
-        for panel in axes[1:, -1]:
-            panel.set_axis_off()
-        _draw_samples(axes[1, -1] if len(splits) > 1 else None, sampled)
-        strips = below.subplots(1, 1)
-        strips.imshow(strip(sampled.shown), interpolation="nearest")
-        strips.set(xticks=(), yticks=(), title="Drawn from the first VAE, two a class")
-        strips.spines[:].set_visible(False)
-        return as_svg(figure)
-
-
-def _draw_curve(panel: Any, each: LabelEfficiency, name: str, split: str) -> None:
-    colour, line = STYLES[name]
-    points = [each.accuracy(name, split, k) for k in each.shots]
-    panel.plot(each.shots, [100 * p.value for p in points], line, color=colour, label=name, markersize=4)
-    panel.fill_between(each.shots, [100 * p.low for p in points], [100 * p.high for p in points], color=colour,
-                       alpha=0.1, linewidth=0)  # fmt: skip
-
-
-def _draw_gaps(panel: Any, found: Mapping[str, LabelEfficiency]) -> None:
-    """What the claim is about: points of accuracy ahead of logistic regression."""
-    for what, each in found.items():
-        for name in GENERATIVE:
-            gaps = [each.difference(name, LOGISTIC, each.splits[0], k) for k in each.shots]
-            colour = STYLES[name][0]
-            panel.plot(each.shots, [100 * gap.value for gap in gaps], "o-" if what == FEATURES else "o--",
-                       color=colour, markersize=3, label=f"{name}, {what}")  # fmt: skip
-            panel.fill_between(each.shots, [100 * gap.low for gap in gaps], [100 * gap.high for gap in gaps],
-                               color=colour, alpha=0.1, linewidth=0)  # fmt: skip
-    panel.axhline(0, color=INK, linewidth=0.8)
-    shots = found[FEATURES].shots
-    panel.set(xscale="log", title=f"ahead of {LOGISTIC}, test", ylabel="points")
-    panel.set_xticks(shots, [str(k) for k in shots])
-    panel.minorticks_off()
-    panel.legend(fontsize=7)
-
-
-def _draw_samples(panel: Any, sampled: Sampled) -> None:
-    if panel is None:
-        return
-    panel.set_axis_on()
-    names = list(sampled.distance)
-    for i, name in enumerate(names):
-        ratios = sampled.distance[name]
-        panel.plot([i] * len(ratios), ratios, "o", color=STYLES[name][0], alpha=0.6, markersize=4)
-    panel.axhline(1, color=INK, linewidth=0.8, linestyle="--")
-    panel.set_xticks(range(len(names)), names)
-    panel.set(title="distance to test images, over noise's", ylim=(0, None), xlim=(-0.5, len(names) - 0.5))

@@ -20,11 +20,12 @@ from headfirst.adapt import LDA, GaussianNaiveBayes, LDAModel, NaiveBayesModel
 from headfirst.claims.trained import trained
 from headfirst.data import ImageSplit, few_shot
 from headfirst.evaluation import load_predictions, save_predictions
-from headfirst.generate import VAE, Generator, Pictures, bound, pictures
+from headfirst.generate import VAE, Generator, LikelihoodModel, pictures
 from headfirst.types import Features, Predictions
 
 LOGISTIC, SVM, DISCRIMINANT, BAYES, CONDITIONAL = "logistic regression", "linear SVM", "LDA", "naive Bayes", "VAE"
 GENERATIVE = (DISCRIMINANT, BAYES)
+FEATURES, PIXELS = "features", "pixels"
 MARGIN_WEIGHT = 10.0
 """C of the support vector machine, for features of unit root-mean-square norm."""
 IMPORTANCE = 5
@@ -108,30 +109,9 @@ class VAEs:
         key = hashlib.sha256("|".join(about).encode()).hexdigest()[:16]
         path = self.work / f"bounds-{k}-{draw}-{key}.safetensors"
         if not path.is_file():
-            save_predictions([by_bound(generator, split) for split in self.asked.values()], path, record={})
+            model = LikelihoodModel(generator=generator, draws=IMPORTANCE, seed=draw)
+            save_predictions([model.predictions(split) for split in self.asked.values()], path, record={})
         return {each.split: each for each in load_predictions(path)[0]}
-
-
-def by_bound(generator: Generator, images: ImageSplit) -> Predictions:
-    """A class-conditional VAE as a classifier: log p(x, y) = log p(y) + log p(x|y), the latter from below.
-
-    Its sum over classes is p(x), so that the normalised values are p(y|x), as of any generative classifier.
-    """
-    shown = as_seen(generator, images)
-    columns = [
-        bound(generator, shown, draws=IMPORTANCE, labels=torch.full((len(shown),), c)).per_image + np.log(share)
-        if share else torch.full((len(shown),), -1e9, dtype=torch.float64)
-        for c, share in enumerate(generator.shares)
-    ]  # fmt: skip
-    about = Features(values=torch.empty(len(shown), 0), labels=torch.from_numpy(images.labels).long(),
-                     classes=images.classes, ids=images.ids, split=images.name, source="")  # fmt: skip
-    return _said(about, torch.stack(columns, dim=1).float(), "vae")
-
-
-def as_seen(generator: Generator, images: ImageSplit) -> Pictures:
-    """The images at the size and with the channels that the generator takes."""
-    network = generator.network
-    return pictures(images, size=network.size, grey=network.channels == 1)
 
 
 def noise_like(values: Float[Tensor, "n d"], num: int, seed: int) -> Float[Tensor, "m d"]:
