@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ Plan = Callable[[bool, float, int], int]
 
 
 def points_of(modes: int, seed: int) -> Tensor:
-    """2,500 real points, those of other modes moved into the first `modes` of them."""
-    points = grid_points(np.arange(2500), seed=100 + seed)
+    """1,000 real points, those of other modes moved into the first `modes` of them."""
+    points = grid_points(np.arange(1000), seed=100 + seed)
     centres = torch.cartesian_prod(*[2.0 * (torch.arange(5) - 2)] * 2)
     of = grid_mode(points)
     return points + centres[of.clamp(min=0) % modes] - centres[of.clamp(min=0)]
@@ -51,8 +51,8 @@ class World:
 
         def fit(recipe: GridGAN, *, seed: int, watch: Callable[[int, Tensor], None]) -> None:
             self.fitted.append((repr(recipe), seed))
-            for done in range(400, recipe.steps + 1, 400):
-                watch(done, points_of(plan(recipe != GridGAN.collapsing(), done / recipe.steps, seed), seed))
+            for share in (0.25, 0.5, 1.0):
+                watch(int(share * recipe.steps), points_of(plan(recipe != GridGAN.collapsing(), share, seed), seed))
 
         def trained(recipe: GAN, *_: object) -> Generator:
             healthy = recipe == claim.IMAGES[claim.HEALTHY]
@@ -89,9 +89,11 @@ def test_it_holds_where_the_one_loses_modes_and_the_alarm_tells(monkeypatch, bac
     result = run_claim(16, world.images, backbone, seeds=3)
     assert result.verdict == "holds"
     gap = next(row for row in result.rows if row.what == "modes of 25: healthy - collapsing")
-    assert (gap.value, gap.primary) == (21.5, True)
-    assert len(world.fitted) == 2 * 6 + len(claim.cures()) * 3
-    assert "healthy 25, 25, 25, 25, 25, 25; collapsing 3, 4, 3, 4, 3, 4" in result.fine_print[1]
+    assert (gap.value, gap.primary) == (pytest.approx(65 / 3), True)
+    assert len(world.fitted) == (2 + len(claim.cures())) * 3
+    assert "healthy 25, 25, 25; collapsing 3, 4, 3" in result.fine_print[1]
+    assert "a collapse in 0 of 3" in result.fine_print[-1]
+    assert "a collapse in 3 of 3" in result.fine_print[-1]
     assert verdicts(result.rows, "R1 + R2 - collapsing") == {"holds"}
     assert verdicts(result.rows, "reverse KL") == {"holds"}
     assert verdicts(result.rows, "images: classes covered") == {"holds"}
@@ -104,8 +106,8 @@ def test_it_holds_where_the_one_loses_modes_and_the_alarm_tells(monkeypatch, bac
         (lambda healthy, share, seed: 25 if healthy else 20 + seed % 2, "modes of 25: collapsing"),
         (lambda healthy, share, seed: 22 + seed % 2 if healthy else 3 + seed % 2, "modes of 25: healthy"),
         (lambda healthy, share, seed: 3 + seed % 2 if healthy else 8 + seed % 2, "healthy - collapsing"),
-        (lambda healthy, share, seed: 25 if healthy or share < 0.6 else 3, "collapsing trainings in which the alarm"),
-        (lambda healthy, share, seed: 25 if healthy and share > 0.6 else 3, "share of healthy trainings in which it"),
+        (lambda healthy, share, seed: 25 if healthy or share < 0.6 else 3, "reads in each collapsing training"),
+        (lambda healthy, share, seed: 25 if healthy and share > 0.6 else 3, "reads in each healthy one"),
     ],
 )
 def test_each_part_can_fail(monkeypatch, backbone, plan: Plan, row: str):
@@ -114,9 +116,14 @@ def test_each_part_can_fail(monkeypatch, backbone, plan: Plan, row: str):
     assert "fails" in {r.verdict for r in result.rows if r.primary and row in r.what}
 
 
-def test_too_few_trainings_decide_nothing_about_the_alarm(monkeypatch, backbone):
-    result = run_claim(16, World(monkeypatch, honest).images, backbone, quick=True)
-    assert verdicts(result.rows, "in which") == {"undecided"}
+def test_one_training_on_the_other_side_leaves_the_alarm_undecided_and_the_quick_version_has_no_images(
+    monkeypatch, backbone
+):
+    plan: Plan = lambda healthy, share, seed: 25 if healthy or (seed == 1 and share < 0.6) else 3  # noqa: E731
+    result = run_claim(16, World(monkeypatch, plan).images, backbone, quick=True)
+    assert verdicts(result.rows, "reads in each collapsing") == {"undecided"}
+    assert verdicts(result.rows, "reads in each healthy") == {"holds"}
+    assert result.verdict == "undecided"
     assert not any("images" in row.what for row in result.rows)
     assert result.quick
 
@@ -133,23 +140,16 @@ def test_what_was_finished_is_not_done_again(monkeypatch, backbone, tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
 
 
-def test_a_cure_has_the_same_budget_and_the_changes_it_names():
-    sick, healthy = asdict(GridGAN.collapsing()), asdict(GridGAN())
-    changed = {
-        name: {key for key in sick if key != "rules" and asdict(recipe)[key] != sick[key]}
-        | {key for key in sick["rules"] if asdict(recipe)["rules"][key] != sick["rules"][key]}
-        for name, recipe in claim.cures().items()
-    }
+def test_a_cure_has_the_same_budget_and_the_one_change_it_names():
+    sick = GridGAN.collapsing()
+    changed = {name: claim.differing(sick, recipe) for name, recipe in claim.cures().items()}
+    penalties = [name for name in ("r1", "r2", "anneal", "lazy") if name in claim.differing(sick, GridGAN())]
     assert changed == {
-        "pairs compared": {"losses"},
-        "R1 + R2": {"r1", "r2"},
-        "both": {"losses", "r1", "r2"},
-        "no momentum": {"betas"},
-        "16 noise dimensions": {"noise_dim"},
-    }
-    assert claim.cures()["both"].rules.losses == RELATIVISTIC
-    assert replace(claim.cures()["both"], rules=GridGAN().rules) == GridGAN()
-    assert healthy["steps"] == sick["steps"]
+        "pairs compared": ["losses"], "R1 + R2": penalties, "16 noise dimensions": ["noise_dim"]
+    }  # fmt: skip
+    assert claim.cures()["pairs compared"].rules.losses == RELATIVISTIC
+    assert {"r1", "r2"} <= set(penalties)
+    assert claim.differing(sick, replace(sick, steps=3, rules=replace(sick.rules, lr=1.0))) == ["steps", "lr"]
 
 
 def test_reverse_divergence_is_finite_and_known():
@@ -170,11 +170,9 @@ def test_the_alarm_knows_no_modes():
     few, _ = claim.watched(points_of(5, 0), real)
     share = np.isin(grid_mode(real), range(5)).mean()
     assert share <= few < share + 0.12  # a few balls of thin modes reach into others
-    assert claim.watched(torch.zeros(2500, 2), real)[1] == pytest.approx(1 / claim.RARE)
+    assert claim.watched(torch.zeros(1000, 2), real)[1] == pytest.approx(1 / claim.RARE)
     turns = torch.arange(400.0, 8001, 400)
-    low = torch.full((20,), 0.1)
-    assert claim.warned({"turns": turns, "coverage": low})
-    assert not claim.warned({"turns": turns, "coverage": torch.where(turns == 4000, 0.6, low)})
+    assert claim.early({"turns": turns, "coverage": torch.where(turns == 4000, 0.6, 0.1)}) == pytest.approx(0.6)
 
 
 def test_images_are_judged_by_a_probe_and_by_their_neighbours(monkeypatch, backbone, tmp_path):

@@ -30,7 +30,8 @@ MARGIN_WEIGHT = 10.0
 """C of the support vector machine, for features of unit root-mean-square norm."""
 IMPORTANCE = 5
 """Draws for the bound of an image and a class."""
-VAE_BATCH = 64
+VAE_BATCH, LATENT = 64, 8
+"""Fewer latents than the fewest images that a VAE learns, five of each of two classes."""
 
 Classifier = Callable[[Features], Callable[[Features], Predictions]]
 """From labelled features to what it says of others."""
@@ -98,8 +99,8 @@ class VAEs:
         """The VAE of `few_shot(train, k, seed=draw)`."""
         few = few_shot(self.train, k, seed=draw)
         batches = -(-len(few) // VAE_BATCH)
-        recipe = VAE(width=16, hidden=128, epochs=max(1, self.steps // batches), batch_size=VAE_BATCH,
-                     conditional=True, fewest=2)  # fmt: skip
+        recipe = VAE(latent_dim=LATENT, width=16, hidden=128, epochs=max(1, self.steps // batches),
+                     batch_size=VAE_BATCH, conditional=True, fewest=2)  # fmt: skip
         return trained(recipe, few, draw, self.work)
 
     def __call__(self, k: int, draw: int) -> Mapping[str, Predictions]:
