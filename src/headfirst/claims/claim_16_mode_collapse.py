@@ -56,7 +56,7 @@ RARE = 1e-3
 """Two points are alike where they are as near as the nearest thousandth of the pairs of real points."""
 COMPARED = 500
 
-OF_IMAGES = GAN(width=16, epochs=30, conditional=False)
+OF_IMAGES = GAN(epochs=16, conditional=False)
 IMAGES: Mapping[str, GAN] = {
     HEALTHY: OF_IMAGES,
     COLLAPSING: replace(OF_IMAGES, losses=NON_SATURATING, r1=0.0, r2=0.0, betas=(0.5, 0.999)),
