@@ -80,10 +80,6 @@ def honest(healthy: bool, share: float, seed: int) -> int:
     return 25 if healthy else 3 + seed % 2
 
 
-def found(monkeypatch, backbone, plan: Plan):
-    return run_claim(16, World(monkeypatch, plan).images, backbone, seeds=3)
-
-
 def test_it_holds_where_the_one_loses_modes_and_the_alarm_tells(monkeypatch, backbone):
     world = World(monkeypatch, honest)
     result = run_claim(16, world.images, backbone, seeds=3)
@@ -111,7 +107,8 @@ def test_it_holds_where_the_one_loses_modes_and_the_alarm_tells(monkeypatch, bac
     ],
 )
 def test_each_part_can_fail(monkeypatch, backbone, plan: Plan, row: str):
-    result = found(monkeypatch, backbone, plan)
+    monkeypatch.setattr(claim, "pictured", lambda *_, **__: "")
+    result = claim.run(World(monkeypatch, plan).images, backbone, range(3), quick=True)
     assert result.verdict == "fails"
     assert "fails" in {r.verdict for r in result.rows if r.primary and row in r.what}
 
@@ -129,6 +126,7 @@ def test_one_training_on_the_other_side_leaves_the_alarm_undecided_and_the_quick
 
 
 def test_what_was_finished_is_not_done_again(monkeypatch, backbone, tmp_path):
+    monkeypatch.setattr(claim, "pictured", lambda *_, **__: "")
     world = World(monkeypatch, honest)
     first = run_claim(16, world.images, backbone, quick=True, work=tmp_path)
     assert len(world.fitted) == 4
