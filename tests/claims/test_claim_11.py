@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from planted import features, named_images, noise, verdicts
+from planted import features, named_images, noise, renamed, verdicts
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headfirst.claims import claim_11_generative as claim
 from headfirst.claims import few_label_classifiers as classifiers
 from headfirst.claims import run_claim
-from headfirst.data import ImageSet, ImageSplit
+from headfirst.data import ImageSet, ImageSplit, few_shot
 from headfirst.errors import DataError
-from headfirst.generate import LikelihoodModel
+from headfirst.generate import Generator, LikelihoodModel
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Features, Predictions
 
@@ -156,6 +159,95 @@ def test_densities_are_those_of_the_mixtures():
         ]
         gap = classifiers.log_density(model, asked).numpy() - np.log(sum(each))
         assert gap == pytest.approx(gap[0], abs=1e-6)
+
+
+def test_labels_and_pixels_are_those_of_the_images(images: ImageSet):
+    pixels = classifiers.as_pixels({name: images[name] for name in ("train", "test")})
+    few = classifiers.taken(pixels, images["train"], 2, 1)
+    assert set(few.ids) == set(few_shot(images["train"], 2, seed=1).ids)
+    raw = torch.from_numpy(images["test"].sources[3]).permute(2, 0, 1).flatten() / 255
+    assert torch.allclose(pixels["test"].values[3], raw, atol=1e-6)
+
+
+class Repeats(nn.Module):
+    """Some of these images, at random."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.config: dict[str, object] = {}
+        self.noise_dim, self.channels, self.size, self.images = 1, 3, 2, images
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        return self.images[(torch.special.ndtr(noise[:, 0]) * len(self.images)).long()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(classifiers.VAEs):
+    """In place of VAEs: generators that repeat images, and log p(x, y) that is known."""
+
+    repeated: Tensor
+    said: Mapping[str, Predictions]
+
+    def of(self, k: int, draw: int) -> Generator:
+        return Generator(kind="vae", network=Repeats(self.repeated), classes=self.train.classes, shares=(1 / 3,) * 3,
+                         trained_on="", recipe="")  # fmt: skip
+
+    def __call__(self, k: int, draw: int) -> Mapping[str, Predictions]:
+        return self.said
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[dict[str, dict[str, Features]], ImageSet, Planted]:
+    """Features are an image's 12 bytes: three classes far apart, in each the same two bytes rise and fall together."""
+    counts = {"train": 150, "test": 300, "shift-dim": 60}
+
+    def bytes_of(split: ImageSplit) -> Tensor:
+        offsets = noise(split, 12)
+        offsets[:, 0] *= 4
+        offsets[:, 1] = offsets[:, 0] + 0.1 * offsets[:, 1]
+        means = 120 + 60 * torch.eye(3)[torch.as_tensor(split.labels)].repeat(1, 4)
+        return (means + 8 * offsets - 60 * (split.name == "shift-dim")).round()
+
+    splits = {name: named_images(name, count) for name, count in counts.items()}
+    images = ImageSet(name="planted", splits=splits, classes=splits["test"].classes)
+    values = {name: features(bytes_of(split), split) for name, split in splits.items()}
+    corrupted = renamed(splits["test"], "fog 4")
+    asked = {"test": splits["test"], "shift-dim": splits["shift-dim"], "fog 4": corrupted}
+    monkeypatch.setattr(claim, "some_of_each", lambda *_: asked)
+    monkeypatch.setattr(claim, "embed", lambda _, split: features(bytes_of(split) - 30 * (split is corrupted), split))
+    monkeypatch.setattr(claim, "seen", lambda images, _: (images.flatten(1) * 255).round())
+    logits = {name: replace(said(each, 1.0, "vae"), values=each.values[:, :3].double(), kind="logits")
+              for name, each in values.items()}  # fmt: skip
+    repeated = values["test"].values.reshape(-1, 3, 2, 2) / 255
+    inputs = {claim.FEATURES: values, claim.PIXELS: {name: features(each.values / 255, splits[name])
+                                                     for name, each in values.items()}}  # fmt: skip
+    vaes = Planted(train=splits["train"], asked={}, steps=0, work=tmp_path, repeated=repeated, said=logits)
+    return inputs, images, vaes
+
+
+def test_samples_are_measured_against_noise(known, backbone: PretrainedBackbone):
+    inputs, _, vaes = known
+    found = claim.samples(inputs, vaes, backbone, 40, 3, 20, 2)
+    assert {name: len(each) for name, each in found.distance.items()} == {"LDA": 3, "naive Bayes": 3, "VAE": 2}
+    assert max(abs(ratio) for ratio in (*found.distance["VAE"], *found.fresh.values())) < 0.02
+    assert max(found.distance["LDA"]) < 0.03  # knows the classes and that two bytes go together
+    assert min(found.distance["naive Bayes"]) > 0.07  # knows the classes alone
+    assert max(found.distance["naive Bayes"]) < 0.2
+    assert any(torch.allclose(found.shown[0], image, atol=1e-6) for image in vaes.repeated)
+
+
+def test_densities_tell_home_from_elsewhere(known, backbone: PretrainedBackbone):
+    inputs, images, vaes = known
+    found = claim.likelihoods(inputs, images, vaes, backbone, 40, 20)
+    assert list(found["LDA"]) == ["shift-dim", "corrupted images", "noise images"]
+    told = {name: {what: claim.auroc(*pair) for what, pair in each.items()} for name, each in found.items()}
+    assert min(told["LDA"].values()) > 0.95
+    assert 0.9 < told["VAE"]["shift-dim"] < 1
+    assert found["VAE"]["shift-dim"][1].tolist() == pytest.approx(
+        vaes.said["shift-dim"].values.exp().sum(dim=1).log().tolist()
+    )
+    confidence = torch.cat(found[claim.LOGISTIC]["noise images"])
+    assert 1 / 3 <= confidence.min() <= confidence.max() <= 1
 
 
 def test_noise_has_each_coordinates_mean_and_variance():

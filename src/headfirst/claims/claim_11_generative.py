@@ -121,9 +121,9 @@ def run(
     }  # fmt: skip
     vaes = VAEs(train=data["train"], asked={name: _some(asked[name], NUM_BY_BOUND) for name in tuple(asked)[1:]},
                 steps=QUICK_VAE_STEPS if quick else VAE_STEPS, work=work)  # fmt: skip
-    by_bound = compared_with_vaes(vaes, inputs[PIXELS], of_vaes[-1:] if quick else of_vaes,
-                                  QUICK_VAE_DRAWS if quick else max(VAE_DRAWS, len(seeds)), progress)  # fmt: skip
-    sampled = samples(inputs, vaes, backbone, labels[-1], draws, by_bound)
+    draws_of_vae = QUICK_VAE_DRAWS if quick else max(VAE_DRAWS, len(seeds))
+    by_bound = compared_with_vaes(vaes, inputs[PIXELS], of_vaes[-1:] if quick else of_vaes, draws_of_vae, progress)
+    sampled = samples(inputs, vaes, backbone, labels[-1], draws, of_vaes[-1], draws_of_vae)
     scores = likelihoods(inputs, data, vaes, backbone, labels[-1], of_vaes[-1])
     return ClaimResult(
         number=11,
@@ -178,9 +178,10 @@ def samples(
     backbone: PretrainedBackbone,
     k: int,
     draws: int,
-    by_bound: LabelEfficiency,
+    k_of_vae: int,
+    draws_of_vae: int,
 ) -> Sampled:
-    """Drawn from every generative model of `k` labels a class, of the VAE those of its most."""
+    """Drawn from every generative model of so many labels a class and draws of labels."""
     features, train = inputs[FEATURES], vaes.train
     real = features["test"].values
 
@@ -198,10 +199,9 @@ def samples(
             found[name].append(distance(model.sample(NUM_SAMPLES, seed=draw).values) / noise)
         others[FEATURES].append(noise)
     shown = []
-    for draw in range(by_bound.accuracies[0].draws):
-        most = by_bound.shots[-1]
-        generator = vaes.of(most, draw)
-        few = taken(inputs[PIXELS], train, most, draw)
+    for draw in range(draws_of_vae):
+        generator = vaes.of(k_of_vae, draw)
+        few = taken(inputs[PIXELS], train, k_of_vae, draw)
         noise = distance(seen(_noise_images(few, generator, NUM_SAMPLES, draw), backbone))
         images = generator.sample(NUM_SAMPLES, seed=draw).pixels.float() / 255
         found[CONDITIONAL].append(distance(seen(images, backbone)) / noise)
