@@ -139,13 +139,14 @@ def test_the_svm_parts_what_can_be_parted_and_never_names_a_class_it_has_not_see
     said = classifiers.support_vectors(held)(held)
     assert (said.values.argmax(dim=1) == held.labels).all()
     two = held.take([i for i in range(30) if held.labels[i] > 0])
-    assert set(classifiers.support_vectors(two)(held).values.argmax(dim=1).tolist()) == {1, 2}
+    assert (classifiers.support_vectors(two)(held).values[:, 0] < -1e8).all()
 
 
 def test_densities_are_those_of_the_mixtures():
     split = named_images("train", 60)
     held = features(torch.eye(3)[torch.as_tensor(split.labels)] + noise(split, 3) @ torch.tensor(
         [[1.0, 0.4, 0.0], [0.0, 0.7, 0.3], [0.0, 0.0, 0.5]]), split)  # fmt: skip
+    held = held.take([i for i in range(60) if held.labels[i] == 0 or i < 30])  # shares of a half and two quarters
     asked = 3 * noise(split, 3, of="asked")
     for name in claim.GENERATIVE:
         model = classifiers.gaussians(name, held)

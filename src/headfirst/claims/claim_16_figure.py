@@ -48,7 +48,7 @@ def pictured(
         end = grid[HEALTHY][0]["turns"][-1].item()
         middle.plot([at * end], [low], "v", color=INK)
         middle.axhline(low, color=INK, linewidth=0.8, linestyle="--")
-        middle.set(title="What the alarm reads", xlabel="turns", ylabel="coverage, of real points'", ylim=(0, 1.1))
+        middle.set(title="What the alarm reads", xlabel="turns", ylabel="share of real points covered", ylim=(0, 1.1))
         for i, (name, traces) in enumerate(grid.items()):
             counts = [trace["modes"][-1].item() for trace in traces]
             jitter = np.linspace(-0.2, 0.2, len(counts))
