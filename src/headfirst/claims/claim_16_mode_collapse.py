@@ -60,7 +60,7 @@ RARE = 1e-3
 """Two points are alike where they are as near as the nearest thousandth of the pairs of real points."""
 COMPARED = 500
 
-OF_IMAGES = GAN(epochs=16, conditional=False)
+OF_IMAGES = GAN(size=16, epochs=20, conditional=False)
 IMAGES: Mapping[str, GAN] = {
     HEALTHY: OF_IMAGES,
     COLLAPSING: replace(OF_IMAGES, losses=NON_SATURATING, r1=0.0, r2=0.0, betas=(0.5, 0.999)),
@@ -300,7 +300,7 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int]) -> tuple[str, 
             for name, each in images.items()
         )
         lines.append(
-            f"Images: {OF_IMAGES.epochs} epochs without classes, the same seeds, and the same two settings; "
+            f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, and the same two settings; "
             f"{NUM_IMAGES} images judged in the backbone's features, coverage over that of as many real ones. {told}."
         )
     return tuple(lines)
