@@ -300,8 +300,8 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int]) -> tuple[str, 
             for name, each in images.items()
         )
         lines.append(
-            f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, and the same two settings; "
-            f"{NUM_IMAGES} images judged in the backbone's features, coverage over that of as many real ones. {told}."
+            f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, the "
+            f"same two settings; {NUM_IMAGES} images judged in the backbone's features, coverage over that of as many real ones. {told}."
         )
     return tuple(lines)
 
