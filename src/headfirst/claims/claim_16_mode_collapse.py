@@ -301,7 +301,8 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int]) -> tuple[str, 
         )
         lines.append(
             f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, the "
-            f"same two settings; {NUM_IMAGES} images judged in the backbone's features, coverage over that of as many real ones. {told}."
+            f"same two settings; {NUM_IMAGES} images judged in the backbone's features, "
+            f"coverage over that of as many real ones. {told}."
         )
     return tuple(lines)
 
