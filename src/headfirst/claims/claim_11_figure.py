@@ -41,7 +41,8 @@ def curves_and_samples(
     panels = [(what, split) for split in splits for what in found]
     with drawing():
         figure = Figure(figsize=(11.0, 2.9 * len(splits) + 1.2), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(2.9 * len(splits), 1.2))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(2.9 * len(splits), 1.2))
+        above, below = parts
         axes = above.subplots(len(splits), len(found) + 1, squeeze=False)
         for panel, (what, split) in zip(axes[:, :-1].flat, panels, strict=True):
             arms = dict.fromkeys(found[what].arms, found[what])
@@ -54,7 +55,7 @@ def curves_and_samples(
             panel.minorticks_off()
         for panel in axes[-1, :-1]:
             panel.set(xlabel="labels a class")
-        axes[0, 1].legend(fontsize=7)
+        axes[0, 0].legend(*axes[0, 1].get_legend_handles_labels(), fontsize=8, loc="lower right")
         _draw_gaps(axes[0, -1], found)
         for panel in axes[1:, -1]:
             panel.set_axis_off()
@@ -80,16 +81,18 @@ def _draw_gaps(panel: Any, found: Mapping[str, LabelEfficiency]) -> None:
         for name in GENERATIVE:
             gaps = [each.difference(name, LOGISTIC, each.splits[0], k) for k in each.shots]
             colour = STYLES[name][0]
-            panel.plot(each.shots, [100 * gap.value for gap in gaps], "o-" if what == FEATURES else "o--",
-                       color=colour, markersize=3, label=f"{name}, {what}")  # fmt: skip
+            panel.plot(each.shots, [100 * gap.value for gap in gaps], "-" if what == FEATURES else "--",
+                       color=colour, label=f"{name}, {what}")  # fmt: skip
             panel.fill_between(each.shots, [100 * gap.low for gap in gaps], [100 * gap.high for gap in gaps],
                                color=colour, alpha=0.1, linewidth=0)  # fmt: skip
     panel.axhline(0, color=INK, linewidth=0.8)
     shots = found[FEATURES].shots
-    panel.set(xscale="log", title=f"ahead of {LOGISTIC}, test", ylabel="points")
+    panel.set(xscale="log", title=f"ahead of {LOGISTIC}, test", ylabel="points of accuracy", xlabel="labels a class")
     panel.set_xticks(shots, [str(k) for k in shots])
     panel.minorticks_off()
-    panel.legend(fontsize=7)
+    low, high = panel.get_ylim()
+    panel.set_ylim(low - 0.4 * (high - low), high)  # room for the legend
+    panel.legend(fontsize=7, loc="lower left", handlelength=3)
 
 
 def _draw_samples(panel: Any, distance: Mapping[str, Sequence[float]]) -> None:

@@ -31,7 +31,7 @@ def pictured(
 
     with drawing():
         figure = Figure(figsize=(11.0, 8.2 if images else 6.4), layout="constrained")
-        rows = figure.subfigures(3 if images else 2, 1, height_ratios=[3.2, 3.2, 1.8][: 3 if images else 2])
+        rows: Any = figure.subfigures(3 if images else 2, 1, height_ratios=[3.2, 3.2, 1.8][: 3 if images else 2])
         real = grid_points(np.arange(POINTS_SHOWN), seed=0)
         for panel, (title, points) in zip(
             rows[0].subplots(1, 3),
