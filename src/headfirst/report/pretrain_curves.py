@@ -24,6 +24,8 @@ _PANELS: tuple[Panel, ...] = (
     ("Entropy of the teacher (nats)", ("teacher_entropy",), 1.0),
 )
 _COLUMNS = 3
+_LINES = {"elbo": "learned from", "val_elbo": "held out"}
+"""What a line is called where its name would not say it."""
 
 
 def curves_figure(readings: Sequence[Reading], events: Sequence[str]) -> str | None:
@@ -87,7 +89,7 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
         if len(names) > 1:
             x, y = runs[-1][-1]
             beside = (-2, 3 if name == names[0] else -9)
-            axes.annotate(name.replace("_", " "), (x, unit * y), xytext=beside, textcoords="offset points", ha="right",
+            axes.annotate(_LINES.get(name, name.replace("_", " ")), (x, unit * y), xytext=beside, textcoords="offset points", ha="right",
                           color=INK, fontsize=8.5)  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
     axes.margins(x=0.02, y=0.12)
