@@ -89,8 +89,9 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
         if len(names) > 1:
             x, y = runs[-1][-1]
             beside = (-2, 3 if name == names[0] else -9)
-            axes.annotate(_LINES.get(name, name.replace("_", " ")), (x, unit * y), xytext=beside, textcoords="offset points", ha="right",
-                          color=INK, fontsize=8.5)  # fmt: skip
+            label = _LINES.get(name, name.replace("_", " "))
+            axes.annotate(label, (x, unit * y), xytext=beside, textcoords="offset points", ha="right", color=INK,
+                          fontsize=8.5)  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
     axes.margins(x=0.02, y=0.12)
 
