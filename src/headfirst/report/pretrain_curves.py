@@ -79,6 +79,7 @@ def _points(readings: Sequence[Reading], name: str) -> list[tuple[float, float]]
 def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: float, marked: Sequence[int]) -> None:
     for epoch in marked:
         axes.axvline(epoch, color=ALARM, linewidth=0.8, dashes=(3, 2), zorder=1)
+    above = max(names, key=lambda name: _points(readings, name)[-1][1])  # its name stands over its end
     for name, style in zip(names, ("-", "--"), strict=False):
         runs = _runs(_points(readings, name))
         for i, run in enumerate(runs):
@@ -88,7 +89,7 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
             axes.plot(x, [unit * value for value in y], style, color=colour, linewidth=1.2, zorder=3, **alone)
         if len(names) > 1:
             x, y = runs[-1][-1]
-            beside = (-2, 3 if name == names[0] else -9)
+            beside = (-2, 3 if name == above else -9)
             label = _LINES.get(name, name.replace("_", " "))
             axes.annotate(label, (x, unit * y), xytext=beside, textcoords="offset points", ha="right", color=INK,
                           fontsize=8.5)  # fmt: skip
