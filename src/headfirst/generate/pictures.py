@@ -117,6 +117,22 @@ def as_rgb(images: Float[Tensor, "b c s s"]) -> Tensor:
     return levels.expand(-1, 3, -1, -1).contiguous()
 
 
+def as_pictures(images: ImageSplit | Pictures, *, size: int, channels: int) -> Pictures:
+    """The images at this size and with so many channels.
+
+    Raises:
+        InputError: pictures of another size, colours where there is one channel.
+    """
+    shown = images if isinstance(images, Pictures) else pictures(images, size=size)
+    if shown.size != size or shown.channels > channels:
+        what = "grey" if channels == 1 else "RGB"
+        raise InputError(
+            f"the generator knows {what} images of {size} pixels a side, got {shown.channels} channels and "
+            f"{shown.size} pixels; give images like those it was trained on"
+        )
+    return replace(shown, grey=channels == 1)
+
+
 def _own_size(images: ImageSplit) -> int | None:
     """The one size of all images, where it can be learned as it is."""
     first = image_size(images.sources[0]) if len(images) else None
