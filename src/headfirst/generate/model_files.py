@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,6 +19,7 @@ from headfirst.nn.storage import staged
 FORMAT = 1
 
 
+@runtime_checkable
 class Saved(Protocol):
     """A model: `network` computes, `fingerprint` is of its weights and of what builds it."""
 

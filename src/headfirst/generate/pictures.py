@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from headfirst.data import ImageSplit, image_size, prepare_split
@@ -74,6 +74,28 @@ class Pictures:
         """The images at `indices` (all of them if None), float32, k / 255."""
         images = self.split.batch(indices)
         return (images[:, : self.channels].float() / 255).contiguous()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Translated:
+    """Images made of images, each of its own.
+
+    Attributes:
+        images: decoded, with the originals' names, ids, labels and classes, in their order.
+        originals: as the model saw them; their `split.fingerprint` says what they were.
+        made_by: hash of the model.
+    """
+
+    images: ImageSplit
+    originals: Pictures
+    made_by: str
+
+    @classmethod
+    def of(cls, pixels: UInt8[Tensor, "n 3 s s"], originals: Pictures, made_by: str) -> Translated:
+        """Row i of `pixels` is made of row i of `originals`."""
+        sources = tuple(pixels.permute(0, 2, 3, 1).contiguous().numpy())
+        images = replace(originals.split, sources=sources, hashes=None, pixels=None)
+        return cls(images=images, originals=originals, made_by=made_by)
 
 
 def pictures(images: ImageSplit, *, size: int | None = None, grey: bool | None = None,

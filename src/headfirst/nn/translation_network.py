@@ -38,8 +38,8 @@ class UNet(nn.Module):
         InputError: a size, width or number that cannot be.
 
     Source: Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015; for translation Isola et al., "Image-to-Image Translation
-    with Conditional Adversarial Networks", CVPR 2017, section 3.2.1. Deviations: the residual blocks of our GAN, without
-    normalisation; no dropout, which there was the noise and changed little.
+    with Conditional Adversarial Networks", CVPR 2017, section 3.2.1. Deviations: our GAN's residual blocks, without
+    normalisation; no dropout, which was their noise and changed little.
     """
 
     def __init__(self, *, size: int, source_channels: int = 1, channels: int = 1, width: int = 16) -> None:
@@ -107,9 +107,7 @@ class PatchDiscriminator(nn.Module):
         for layer, gain in ((0, 1.0), (2, nn.init.calculate_gain("leaky_relu", SLOPE)), (4, 1.0)):
             he_normal(self.layers[layer], gain=gain)
 
-    def forward(
-        self, images: Float[Tensor, "n c s s"], source: Float[Tensor, "n a s s"]
-    ) -> Float[Tensor, "n p p"]:
+    def forward(self, images: Float[Tensor, "n c s s"], source: Float[Tensor, "n a s s"]) -> Float[Tensor, "n p p"]:
         """The logits of pairs."""
         return self.layers(2 * torch.cat([images, source], dim=1) - 1).squeeze(1)
 
