@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headfirst.cli.console import duration, progress_display, say
+from headfirst.cli.console import duration, note, progress_display, say
 from headfirst.cli.generating import new_folder, training_of
 from headfirst.cli.options import (
     DataArgument,
@@ -70,7 +70,8 @@ def train_pairs(
     if fresh:
         shutil.rmtree(training, ignore_errors=True)
     with progress_display(quiet=quiet) as progress:
-        made = train_translation(images, targets, recipe, out, seed=seed, device=where, force=force, progress=progress)
+        made = train_translation(images, targets, recipe, out, seed=seed, device=where, force=force,
+                                 told=lambda sentence: note(sentence, quiet=quiet), progress=progress)  # fmt: skip
     record = made.record
     if as_json:
         say(json.dumps({**record, "recipe": made.recipe, "translator": made.fingerprint}, indent=1))

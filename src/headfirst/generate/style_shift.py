@@ -20,11 +20,12 @@ from headfirst.generate.vae_bound import decode, encode
 
 
 def match_statistics(
-    content: Float[Tensor, "n z"], style: Float[Tensor, "m z"], *, strength: float = 1.0
+    content: Float[Tensor, "n z"], style: Float[Tensor, "m _"], *, strength: float = 1.0
 ) -> Float[Tensor, "n z"]:
     """(1 - α) c + α (σ_s (c - μ_c) / σ_c + μ_s), mean μ and deviation σ of each dimension over the rows.
 
     Args:
+        content, style: (N, Z) and (M, Z).
         strength: α in [0, 1]; 0 gives `content`, bit for bit, 1 rows with the mean and deviation of `style`.
 
     Raises:

@@ -278,8 +278,9 @@ def paired(source: ImageSplit, target: ImageSplit) -> tuple[ImageSplit, ImageSpl
         alone = [split.ids[row] for name, row in mine.items() if name not in other]
         if alone:
             raise InputError(
-                f"{len(alone)} of {len(split)} {kind} images have no {what} of the same name, for example {alone[0]!r}: "
-                "its path under the folder, but for the file's ending; name them alike, or take these away"
+                f"{len(alone)} of {len(split)} {kind} images have no {what} of the same name, for example "
+                f"{alone[0]!r}; pairs have the same path under their folders, but for the file's ending: name them "
+                "alike, or take these away"
             )
     ordered = target.take([rows[1][name] for name in rows[0]])
     for id_, x, y in zip(source.ids, source.sources, ordered.sources, strict=True):

@@ -30,7 +30,7 @@ def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str
     Raises:
         InputError: a class whose name cannot be a folder's.
     """
-    require_folder_names(samples.classes, "take the images from `Generator.sample`")
+    require_folder_names("class", samples.classes, "take the images from `Generator.sample`")
     files = []
     for pixels, label, index in zip(samples.pixels, samples.labels.tolist(), samples.indices.tolist(), strict=True):
         name = f"{samples.seed}-{index:05d}.png"
@@ -56,12 +56,12 @@ def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str
     return about
 
 
-def require_folder_names(classes: Sequence[str], instead: str) -> None:
-    """Refuse classes that cannot be folders.
+def require_folder_names(what: str, names: Sequence[str], instead: str) -> None:
+    """Refuse names that cannot be folders'.
 
     Raises:
         InputError: naming the first, and what to do `instead`.
     """
-    for name in classes:
+    for name in names:
         if not name.strip() or name.startswith(".") or any(c in name for c in "/\\\0"):
-            raise InputError(f"class {name!r} cannot be a folder's name; {instead}")
+            raise InputError(f"{what} {name!r} cannot be a folder's name; {instead}")

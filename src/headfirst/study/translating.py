@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from headfirst.generate import Generator, PairedTranslation, Translated, Transla
 from headfirst.generate.translation import pair_name
 from headfirst.study.generator_data import at_size, training_pool
 from headfirst.study.generator_report import COLUMNS
+from headfirst.study.generator_training import findings
 from headfirst.study.picture_grid import png, readable_png
 from headfirst.study.sampling import require_folder_names
 from headfirst.types import Progress, silent
@@ -39,6 +40,7 @@ def train_translation(
     seed: int = 0,
     device: str = "cpu",
     force: bool = False,
+    told: Callable[[str], None] = lambda _: None,
     progress: Progress = silent,
 ) -> Translator:
     """Learn from the pairs of `train` and `unlabelled`, look at those of `val`; all other pairs are left alone.
@@ -49,6 +51,7 @@ def train_translation(
         source: its splits say what is learned from.
         target: every image, as `every_image` gives them.
         out: a new or empty folder, or that of a stopped run of the same recipe.
+        told: is told what is found on the way, a sentence at a time.
 
     Raises:
         InputError: as `PairedTranslation.fit`.
@@ -56,7 +59,10 @@ def train_translation(
         FingerprintError: the stopped run was of another recipe or other images.
     """
     work = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
-    pool = training_pool(source, size=recipe.size, with_classes=False, progress=progress).split
+    found = training_pool(source, size=recipe.size, with_classes=False, progress=progress)
+    for sentence in findings(found):
+        told(sentence)
+    pool = found.split
     learned = set(map(pair_name, pool.ids))
     aside = {pair_name(id_) for split in source.splits.values() for id_ in split.ids} - learned
     every = target[UNLABELLED]
@@ -149,8 +155,9 @@ def write_shifts(
     like: ImageSplit | None = None,
     progress: Progress = silent,
 ) -> dict[str, object]:
-    """Write every labelled image as it is, `<split>/<class>/<row>`, those made of `split`, `shift-<name>/<class>/<row>`,
-    and translated.json into `out`; and `<out>-grid.png` beside it: originals, what was made of them, `like`.
+    """Write the labelled images as they are, those made of `split` as `shift-<name>`, and translated.json into `out`.
+
+    Files are <split>/<class>/<row>. `<out>-grid.png` beside the folder shows originals, what was made of them, `like`.
 
     The folder appears whole or not at all.
 
@@ -161,7 +168,8 @@ def write_shifts(
         InputError: a class or name that cannot be a folder's, a shift of that name is there already, files in `out`.
         DataError: no image of `split` has a label.
     """
-    require_folder_names((*images.classes, *made), "rename it")
+    require_folder_names("class", images.classes, "rename it")
+    require_folder_names("shift", tuple(made), "choose another name")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds files already; give a new or an empty folder")
     for name in made:
