@@ -198,9 +198,12 @@ def test_copies_that_cannot_be_written(folders: Path, translator: Path, vae: Pat
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="at least two images of the content and of the style, got 30 and 1"):
         write_restyled(load_generator(vae), images, images["val"].take([0]), tmp_path / "o")
-    assert translating.distance(images_of(0), images_of(51)) == 51.0
 
 
-def images_of(level: int) -> ImageSplit:
-    images = ImageSet.digits()["val"].take([0, 1])
-    return replace(images, sources=(np.full((8, 8, 3), level, dtype=np.uint8),) * 2)
+def test_distance_is_in_grey_levels():
+    dark, bright = (
+        ImageSplit(name="x", ids=("a", "b"), sources=(np.full((8, 8, 3), level, dtype=np.uint8),) * 2,
+                   labels=np.zeros(2, dtype=np.int64), classes=("c",))
+        for level in (3, 54)
+    )  # fmt: skip
+    assert translating.distance(dark, bright) == 51.0

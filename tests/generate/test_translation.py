@@ -16,7 +16,7 @@ from PIL import Image
 from headfirst.data import ImageSplit
 from headfirst.errors import FingerprintError, InputError, Interrupted
 from headfirst.generate import PairedTranslation, Translator, load_translator, paired, pictures
-from headfirst.generate.translation import mean_distance
+from headfirst.generate.translation import _translated, mean_distance
 
 SMALL = PairedTranslation(width=4, epochs=3, batch_size=8, fewest=10)
 
@@ -107,8 +107,11 @@ def test_an_image_is_translated_alone_as_in_company(small: Translator):
         alone = small.translate(images.take([row])).images.sources[0]
         assert alone.dtype == np.uint8
         assert np.array_equal(alone, made.images.sources[row])
+    x = pictures(images).batch()
+    together = _translated(small.network, x[:64], "cpu")
+    assert all(torch.equal(_translated(small.network, x[:n], "cpu"), together[:n]) for n in (1, 2, 5, 63))
     with torch.inference_mode():
-        raw = small.network(None, pictures(images).batch(np.arange(64)))[0, 0]
+        raw = small.network(None, x[:64])[0, 0]
     assert np.array_equal(made.images.sources[0][..., 1], (raw * 255).round().byte().numpy())
 
 
