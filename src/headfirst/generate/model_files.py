@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,24 +19,11 @@ from headfirst.nn.storage import staged
 FORMAT = 1
 
 
-@runtime_checkable
-class Saved(Protocol):
-    """A model: `network` computes, `fingerprint` is of its weights and of what builds it."""
-
-    @property
-    def network(self) -> Any: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-Model = TypeVar("Model", bound=Saved)
-
-
-def write_model(directory: str | Path, model: Saved, about: Mapping[str, Any], *, name: str) -> Path:
+def write_model(directory: str | Path, model: Any, about: Mapping[str, Any], *, name: str) -> Path:
     """Write into `directory`, which is made, over a model of the same kind; returns it.
 
     Args:
+        model: its `network` computes, its `fingerprint` is of the weights and of what builds the network.
         about: JSON values, from which `read_model` makes the model again.
 
     Raises:
@@ -59,15 +46,15 @@ def read_model(
     directory: str | Path,
     *,
     network: Callable[[Mapping[str, Any]], Any],
-    made: Callable[[Mapping[str, Any], Any], Model],
+    made: Callable[[Mapping[str, Any], Any], Any],
     name: str,
     written_by: str,
-) -> Model:
+) -> Any:
     """Read what `write_model` wrote.
 
     Args:
         network: builds the untrained network from what was written about it.
-        made: builds the model from that and the network, in eval mode.
+        made: builds the model, which has its `fingerprint`, from that and the network in eval mode.
 
     Raises:
         InputError: there is no such model.
