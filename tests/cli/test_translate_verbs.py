@@ -28,7 +28,7 @@ def write(path: Path, image: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`a`: splits of two classes; `b`: negatives of the same names, but JPEG for PNG; `c`: darker ones, no labels."""
+    """`a`: splits of two classes; `b`: negatives of the same names, but JPEG for PNG; `c`: darker, wider, no labels."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     for split, count in (("train", 40), ("val", 6), ("test", 30)):
@@ -39,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 write(root / "a" / split / class_ / f"{i:03d}.png", image)
                 write(root / "b" / split / class_ / f"{i:03d}.jpg", 255 - image)
                 if split == "train":
-                    write(root / "c" / f"{class_}{i}.png", image // 3)
+                    write(root / "c" / f"{class_}{i}.png", np.pad(image // 3, ((0, 0), (0, 2), (0, 0))))
     return root
 
 

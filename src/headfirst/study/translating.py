@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from headfirst.data.imageset import UNLABELLED
 from headfirst.data.rows import write_atomically
 from headfirst.errors import DataError, InputError
 from headfirst.evaluation import versions
-from headfirst.generate import Generator, PairedTranslation, Translated, Translator, pictures, restyle
+from headfirst.generate import Generator, PairedTranslation, Translated, Translator, paired, pictures, restyle
 from headfirst.generate.translation import pair_name
 from headfirst.study.generator_data import at_size, training_pool
 from headfirst.study.generator_report import COLUMNS
@@ -63,28 +63,18 @@ def train_translation(
     for sentence in findings(found):
         told(sentence)
     pool = found.split
-    learned = set(map(pair_name, pool.ids))
-    aside = {pair_name(id_) for split in source.splits.values() for id_ in split.ids} - learned
     every = target[UNLABELLED]
-    names = [pair_name(id_) for id_ in every.ids]
-    wanted = every.take([row for row, name in enumerate(names) if name not in aside])
-    val = None
-    if "val" in source:
-        known = set(names)
-        x = source["val"].take([row for row, id_ in enumerate(source["val"].ids) if pair_name(id_) in known])
-        looked = set(map(pair_name, x.ids))
-        val = (x, every.take([row for row, name in enumerate(names) if name in looked])) if len(x) else None
-    made = recipe.fit(pool, wanted, val=val, seed=seed, directory=work, device=device, force=force, progress=progress)
+    aside = {pair_name(id_) for split in source.splits.values() for id_ in split.ids} - set(map(pair_name, pool.ids))
+    wanted = _named(every, set(map(pair_name, every.ids)) - aside)
+    val = _named(source["val"], set(map(pair_name, every.ids))) if "val" in source else pool.take([])
+    looked = (val, _partners(every, val)) if len(val) else None
+    made = recipe.fit(pool, wanted, val=looked, seed=seed, directory=work, device=device, force=force,
+                      progress=progress)  # fmt: skip
     made.save(out)
-    shown = made.translate(_few(val[0] if val else pool, COLUMNS), device=device)
-    pair = {name: row for row, name in enumerate(names)}
-    targets = every.take([pair[pair_name(id_)] for id_ in shown.images.ids])
-    rows = (
-        pixels_of(shown.originals.split),
-        pixels_of(shown.images),
-        pixels_of(at_size(targets, shown.originals.size)),
-    )
-    write_atomically(out / "pairs.png", readable_png(torch.cat(rows), columns=len(shown.images)))
+    shown = made.translate(_few(val if looked else pool, COLUMNS), device=device)
+    targets = paired(shown.originals.split, _partners(every, shown.images))[1]
+    rows = (shown.originals.split, shown.images, at_size(targets, shown.originals.size))
+    write_atomically(out / "pairs.png", readable_png(torch.cat([*map(pixels_of, rows)]), columns=len(shown.images)))
     shutil.rmtree(work, ignore_errors=True)
     return made
 
@@ -237,6 +227,15 @@ def _write_split(split: ImageSplit, rows: Sequence[int], folder: Path) -> list[t
             path.write_bytes(png(source))
         written.append((id_, path))
     return written
+
+
+def _named(split: ImageSplit, names: Set[str]) -> ImageSplit:
+    """The images that have one of these names in a pair."""
+    return split.take([row for row, id_ in enumerate(split.ids) if pair_name(id_) in names])
+
+
+def _partners(every: ImageSplit, split: ImageSplit) -> ImageSplit:
+    return _named(every, set(map(pair_name, split.ids)))
 
 
 def _few(split: ImageSplit, num: int) -> ImageSplit:
