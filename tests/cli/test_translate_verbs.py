@@ -15,7 +15,7 @@ from headfirst.data import ImageSet, ImageSplit, decode_image, read_paths
 from headfirst.errors import DataError, InputError, Interrupted
 from headfirst.generate import VAE, Generator, PairedTranslation, load_generator, load_translator, restyle
 from headfirst.study import translating
-from headfirst.study.translating import write_restyled, write_shifts
+from headfirst.study.translating import write_restyled, write_shifts, write_translated
 
 QUICK = ("--epochs", 1, "--batch-size", 16, "--force", "--quiet")
 SIDE = 8
@@ -198,6 +198,20 @@ def test_copies_that_cannot_be_written(folders: Path, translator: Path, vae: Pat
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="at least two images of the content and of the style, got 30 and 1"):
         write_restyled(load_generator(vae), images, images["val"].take([0]), tmp_path / "o")
+
+
+def test_what_cannot_be_read_has_no_translation_and_the_others_keep_their_names(
+    folders: Path, translator: Path, tmp_path: Path
+):
+    shutil.copytree(folders / "a", tmp_path / "a")
+    (tmp_path / "a" / "test" / "blue" / "004.png").write_bytes(b"no image")
+    about = write_translated(load_translator(translator), ImageSet.from_folder(tmp_path / "a"), tmp_path / "copy")
+    files = about["files"]
+    assert isinstance(files, list)
+    assert len(files) == 29
+    for file in files:
+        original = tmp_path / "copy" / file["path"].replace("shift-translated", "test")
+        assert original.read_bytes() == (tmp_path / "a" / file["made_of"]).read_bytes()
 
 
 def test_distance_is_in_grey_levels():
