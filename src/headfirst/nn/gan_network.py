@@ -22,7 +22,7 @@ from headfirst.errors import InputError
 
 SIDES = (8, 64)
 """Smallest and largest side of an image; all are multiples of 4."""
-_SLOPE = 0.2  # of the leaky ReLU below zero
+SLOPE = 0.2  # of the leaky ReLU below zero
 _SLOWEST, _FASTEST = 2.0, 16.0
 _MOST_WIDTHS = 4  # a stage has at most so many times the channels of the first
 
@@ -55,7 +55,7 @@ class ResidualGenerator(nn.Module):
         self, *, size: int, channels: int = 1, noise_dim: int = 64, width: int = 16, num_classes: int = 0
     ) -> None:
         super().__init__()
-        stages = _stages(size, channels, width)[::-1]
+        stages = halvings(size, channels, width)[::-1]
         _at_least_one(noise_dim=noise_dim)
         self.config: dict[str, Any] = {
             "size": size,
@@ -72,10 +72,10 @@ class ResidualGenerator(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(w, depth=len(stages)) for _, w in stages)
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for (_, a), (_, b) in itertools.pairwise(stages))
         self.end = nn.Conv2d(last, 4 * channels, 3, padding=1)
-        _he(self.begin, gain=1.0)
+        he_normal(self.begin, gain=1.0)
         for narrow in self.widen:
-            _he(narrow, gain=1.0)
-        _he(self.end, gain=1.0)
+            he_normal(narrow, gain=1.0)
+        he_normal(self.end, gain=1.0)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1]; `labels` where there are classes, in 0 … K-1."""
@@ -85,7 +85,7 @@ class ResidualGenerator(nn.Module):
             if i:
                 x = self.widen[i - 1](F.interpolate(x, scale_factor=2, mode="nearest"))
             x = block(x)
-        return F.pixel_shuffle(self.end(F.leaky_relu(x, _SLOPE)), 2).sigmoid()
+        return F.pixel_shuffle(self.end(F.leaky_relu(x, SLOPE)), 2).sigmoid()
 
 
 class ResidualDiscriminator(nn.Module):
@@ -108,7 +108,7 @@ class ResidualDiscriminator(nn.Module):
         self, *, size: int, channels: int = 1, width: int = 16, num_classes: int = 0, spectral: bool = False
     ) -> None:
         super().__init__()
-        stages = _stages(size, channels, width)
+        stages = halvings(size, channels, width)
         self.begin = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(w, depth=len(stages), zero=not spectral) for _, w in stages)
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for (_, a), (_, b) in itertools.pairwise(stages))
@@ -117,7 +117,7 @@ class ResidualDiscriminator(nn.Module):
         self.end = nn.Linear(last, 1)
         self.classes = nn.Embedding(num_classes, last) if num_classes else None
         for layer in (self.begin, *self.widen, self.pool, self.end):
-            _he(layer, gain=1.0)
+            he_normal(layer, gain=1.0)
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=last**-0.5)
         if spectral:
@@ -130,7 +130,7 @@ class ResidualDiscriminator(nn.Module):
             if i:
                 x = self.widen[i - 1](F.avg_pool2d(x, 2))
             x = block(x)
-        return self.pool(F.leaky_relu(x, _SLOPE)).flatten(1)
+        return self.pool(F.leaky_relu(x, SLOPE)).flatten(1)
 
     def forward(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """One logit an image in [0, 1]; `labels` where there are classes."""
@@ -220,16 +220,16 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        leaky = nn.init.calculate_gain("leaky_relu", _SLOPE)
-        _he(self.first, gain=leaky * depth**-0.5)
-        _he(self.second, gain=0.0 if zero else leaky)
+        leaky = nn.init.calculate_gain("leaky_relu", SLOPE)
+        he_normal(self.first, gain=leaky * depth**-0.5)
+        he_normal(self.second, gain=0.0 if zero else leaky)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape."""
-        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, _SLOPE)), _SLOPE))
+        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE))
 
 
-def _stages(size: int, channels: int, width: int) -> list[tuple[int, int]]:
+def halvings(size: int, channels: int, width: int) -> list[tuple[int, int]]:
     """(side, channels) from half the image's side down to an odd side, or 4."""
     if not SIDES[0] <= size <= SIDES[1] or size % 4:
         raise InputError(f"size must be a multiple of 4 in {SIDES[0]} … {SIDES[1]}, got {size}")
@@ -246,14 +246,14 @@ def _perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Seque
     widths = [inputs, *[hidden] * layers]
     parts: list[nn.Module] = []
     for a, b in itertools.pairwise(widths):
-        parts += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE)]
-        _he(parts[-2], gain=nn.init.calculate_gain("leaky_relu", _SLOPE))
+        parts += [nn.Linear(a, b), nn.LeakyReLU(SLOPE)]
+        he_normal(parts[-2], gain=nn.init.calculate_gain("leaky_relu", SLOPE))
     parts.append(nn.Linear(hidden, outputs))
-    _he(parts[-1], gain=1.0)
+    he_normal(parts[-1], gain=1.0)
     return nn.Sequential(*parts)
 
 
-def _he(layer: nn.Module, *, gain: float) -> None:
+def he_normal(layer: nn.Module, *, gain: float) -> None:
     """Normal weights of variance gain² / fan-in, biases 0 (He et al., ICCV 2015)."""
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
