@@ -110,13 +110,17 @@ class GridGAN:
         steps: turns, half of them each player's.
         batch_size: points a turn.
         noise_dim, hidden: of the perceptrons.
+        waves: frequencies of the noise that the generator sees; 0 gave modes up (see `PointGenerator`).
+        fastest: of the frequencies of the points that the discriminator sees (see `PointDiscriminator`).
     """
 
     rules: Rules = DEFAULT
     steps: int = 12000
     batch_size: int = 512
     noise_dim: int = 2
-    hidden: int = 64
+    hidden: int = 96
+    waves: int = 32
+    fastest: float = 32.0
 
     def fit(
         self, *, seed: int = 0, watch: Callable[[int, GridReading], None] | None = None, progress: Progress = silent
@@ -128,8 +132,8 @@ class GridGAN:
         """
         every = math.ceil(self.steps / 20)
         with seeded(seed, _WEIGHTS):
-            generator = PointGenerator(noise_dim=self.noise_dim, hidden=self.hidden, scale=SPREAD)
-            discriminator = PointDiscriminator(hidden=self.hidden, scale=SPREAD)
+            generator = PointGenerator(noise_dim=self.noise_dim, hidden=self.hidden, waves=self.waves, scale=SPREAD)
+            discriminator = PointDiscriminator(hidden=self.hidden, fastest=self.fastest, scale=SPREAD)
         game, began = Game(generator, discriminator), time.monotonic()
 
         def rounds(batch: Batch) -> Round:
