@@ -7,6 +7,7 @@ Shape letters: N points.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -181,6 +182,7 @@ class GridResult:
     recipe: str
 
 
+@functools.cache
 def _centres() -> Float[Tensor, "25 2"]:
     places = SPACING * (torch.arange(5, dtype=torch.float64) - 2)
     return torch.cartesian_prod(places, places)
