@@ -95,7 +95,7 @@ def read_grid(points: Float[Tensor, "n 2"]) -> GridReading:
     )
 
 
-DEFAULT = Rules(r1=0.08, r2=0.08, anneal=0.3, lazy=4, lr=3e-3, ema_decay=0.99)
+DEFAULT = Rules(r1=1.0, r2=1.0, anneal=1e-3, lazy=2, lr=3e-3, ema_decay=0.99)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class GridGAN:
     """
 
     rules: Rules = DEFAULT
-    steps: int = 12000
+    steps: int = 8000
     batch_size: int = 512
     noise_dim: int = 2
     hidden: int = 96
