@@ -1,0 +1,437 @@
+"""Claim 12: Gaussian noise is what a generator turns into samples.
+
+Points of known distributions first, then images. What is kept under `work`: the points, and the generators of images.
+
+Shape letters: N points or images, Z noise, M steps, C channels, S pixels a side, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
+from headfirst.claims.experiment import ready
+from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
+from headfirst.claims.known_targets import NOISES, TARGETS, energy_distance, points
+from headfirst.claims.trained import made, seen, strip, trained
+from headfirst.data import ImageSet, ImageSplit, shuffled_by_name
+from headfirst.generate import GAN, VAE, Generator, linear_path, pictures, spherical_path
+from headfirst.metrics import frechet_distance
+from headfirst.nn import PretrainedBackbone
+from headfirst.types import Progress, silent
+
+NEAR = 0.2
+"""A generated distribution is near its target if its distance is below this share of the untouched noise's."""
+
+STEPS, PATHS = 64, 24
+JUMP = 0.25
+"""Share of the distance between the images at both ends of a path that none of `STEPS` steps may cover."""
+HALVED = 0.75
+"""Twice as many steps must make the largest smaller than this share: ½ where the map is smooth, 1 at a jump."""
+
+NUM_POINTS, NUM_IMAGES, NUM_PAIRS = 3000, 1000, 600
+NEIGHBOUR = 5
+NOISE, FRESH, LINEAR = "noise", "fresh sample", "linear"
+LEAST_SHOWN = 1e-3
+"""What is smaller, or below 0 for want of a bias, is drawn here."""
+TURNS, QUICK_TURNS = 3000, 1500
+RECIPES: Mapping[str, VAE | GAN] = {
+    "VAE": VAE(width=16, hidden=128, epochs=20, conditional=False),
+    "GAN": GAN(width=16, epochs=30, conditional=False),
+}
+QUICK_RECIPES: Mapping[str, VAE | GAN] = {
+    "VAE": VAE(width=16, hidden=128, epochs=10, conditional=False),
+    "GAN": GAN(width=16, epochs=15, conditional=False),
+}
+SHOWN, SHOWN_PAIR, POINTS_SHOWN = 14, 0, 700
+"""Images in each strip of the picture; the pair of noises whose path is shown; points of each kind."""
+
+RETRAINED = next(iter(TARGETS))
+"""The target that a generator also learns from uniform noise."""
+
+Points = Mapping[tuple[str, str], list[Mapping[str, float]]]
+"""(target, noise that it was trained on) → for each seed, `nearness` of each of `NOISES` and of `FRESH`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The real images, all of the size that the generators make, and what they are compared with.
+
+    Attributes:
+        pool: learned from, prepared.
+        real: (N, D) features of test images.
+        distance: to these of `NOISE`, which has the mean and variance of the pool in each pixel; of `FRESH`, images of
+            the pool, which is what another sample gives; of `LINEAR`, noise with the pool's mean and covariance, which
+            is what a linear generator makes of it.
+        shown: (C, S, S) images for the picture, by name.
+    """
+
+    pool: ImageSplit
+    real: Float[Tensor, "n d"]
+    distance: Mapping[str, float]
+    shown: Mapping[str, Float[Tensor, "k c s s"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfImages:
+    """What was found of one generator of images. Distances are Fréchet's, without the bias of few images.
+
+    Attributes:
+        distance: of samples to real images, for each of `NOISES`.
+        changed, repeated: images that differ when the same noise is asked for again, alone or among others; images
+            that other noise gives too.
+        step, halved: largest of `STEPS` steps over the distance of the ends; largest of twice as many over it.
+        norm, spread: mean and standard deviation of ‖z‖ / √Z.
+        midpoint: mean ‖z‖ / √Z at the middle of the path, "straight" and "spherical".
+        off: distance of the images there to the generator's own samples.
+        nearest: mean distance of the images there to the fifth nearest real one, over that of samples.
+        shown: (K, C, S, S) images for the picture, by name.
+    """
+
+    distance: Mapping[str, float]
+    changed: int
+    repeated: int
+    step: float
+    halved: float
+    norm: float
+    spread: float
+    midpoint: Mapping[str, float]
+    off: Mapping[str, float]
+    nearest: Mapping[str, float]
+    shown: Mapping[str, Float[Tensor, "k c s s"]]
+
+
+Images = Mapping[str, list[OfImages]]
+"""Kind of generator → for each seed."""
+
+
+def run(
+    data: ImageSet,
+    backbone: PretrainedBackbone,
+    seeds: Sequence[int],
+    *,
+    quick: bool = False,
+    work: Path | None = None,
+    progress: Progress = silent,
+) -> ClaimResult:
+    """Generators of points and of images, what they make of noise, and of the way between two noises."""
+    if work is None:
+        with TemporaryDirectory(prefix="headfirst-claim-12-") as folder:
+            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
+    scene = looked_at(ready(data, backbone, progress), backbone)
+    turns, recipes = (QUICK_TURNS, QUICK_RECIPES) if quick else (TURNS, RECIPES)
+    learned = [(target, "Gaussian") for target in TARGETS] + [(RETRAINED, "uniform")]
+    jobs: list[Callable[[], object]] = [
+        *(partial(points, *each, seed, turns=turns, num=NUM_POINTS, work=work) for each in learned for seed in seeds),
+        *(partial(trained, recipe, scene.pool, seed, work) for recipe in recipes.values() for seed in seeds),
+    ]
+    for i, job in enumerate(jobs):
+        job()
+        progress("trainings", i + 1, len(jobs))
+    drawn = {each: [points(*each, seed, turns=turns, num=NUM_POINTS, work=work) for seed in seeds] for each in learned}
+    of_points = {each: [nearness(found) for found in of_seeds] for each, of_seeds in drawn.items()}
+    of_images = {
+        kind: [of_generator(trained(recipe, scene.pool, seed, work), scene, backbone, seed) for seed in seeds]
+        for kind, recipe in recipes.items()
+    }
+    return ClaimResult(
+        number=12,
+        title="Gaussian noise is what a generator turns into samples",
+        statement="(1) What a trained generator makes of standard normal noise is nearer to its target than noise is "
+        f"that has the target's mean and variance in every coordinate: less than {NEAR:g} of the distance, for known "
+        "distributions (energy distance) and for images (Fréchet distance to test images; both are squares). (2) The "
+        "same noise gives the same image, bit for bit. (3) From one noise to another the image changes smoothly: no "
+        f"step of {STEPS} covers {JUMP:g} of the distance between both ends, and twice as many steps are shorter.",
+        rows=_rows(of_points, of_images, scene),
+        figure=_figure({target: drawn[target, "Gaussian"][0] for target in TARGETS}, of_points, of_images, scene),
+        fine_print=_fine_print(of_points, of_images, scene, recipes, turns, seeds),
+        quick=quick,
+    )
+
+
+def looked_at(data: ImageSet, backbone: PretrainedBackbone) -> Scene:
+    """Of prepared and audited images."""
+    pool = pictures(data["train"])
+    test = data["test"].take(shuffled_by_name(data["test"].ids, seed=0)[:NUM_IMAGES])
+    real = pictures(test, size=pool.size, grey=pool.grey).batch()
+    some = pool.batch(shuffled_by_name(pool.split.ids, seed=0)[:NUM_IMAGES])
+    generator = torch.Generator().manual_seed(0)
+    noise = some.mean(dim=0) + some.std(dim=0) * torch.randn(real.shape, generator=generator)
+    weights = torch.randn(len(real), len(some), generator=generator) / math.sqrt(len(some) - 1)
+    linear = some.mean(dim=0) + torch.einsum("nm,mchw->nchw", weights, some - some.mean(dim=0))
+    features = seen(real, backbone)
+    others = {NOISE: noise, FRESH: some, LINEAR: linear}
+    return Scene(
+        pool=data["train"],
+        real=features,
+        distance={name: frechet_distance(seen(x, backbone), features).corrected for name, x in others.items()},
+        shown={"real images": real[:SHOWN].clone(), NOISE: noise[:SHOWN].clone()},
+    )
+
+
+def of_generator(generator: Generator, scene: Scene, backbone: PretrainedBackbone, seed: int) -> OfImages:
+    """Everything that is asked of one generator."""
+    random = torch.Generator().manual_seed(seed)
+    Z = generator.network.noise_dim
+    z = {kind: draw(NUM_IMAGES, Z, random) for kind, draw in NOISES.items()}
+    own = {kind: made(generator, noise) for kind, noise in z.items()}
+    features = {kind: seen(images, backbone) for kind, images in own.items()}
+    a, b = torch.randn(2, NUM_PAIRS, Z, generator=random)
+    middle = {"straight": middles(a, b, linear_path), "spherical": middles(a, b, spherical_path)}
+    there = {how: seen(made(generator, noise), backbone) for how, noise in middle.items()}
+    step, halved = smoothness(generator, a[:PATHS], b[:PATHS])
+    norms = z["Gaussian"].norm(dim=1) / math.sqrt(Z)
+    usual = to_real(features["Gaussian"], scene.real)
+    changed, repeated = asked_again(generator, seed)
+    ends = a[SHOWN_PAIR], b[SHOWN_PAIR]
+    return OfImages(
+        distance={kind: frechet_distance(f, scene.real).corrected for kind, f in features.items()},
+        changed=changed,
+        repeated=repeated,
+        step=step,
+        halved=halved,
+        norm=norms.mean().item(),
+        spread=norms.std().item(),
+        midpoint={how: (noise.norm(dim=1).mean() / math.sqrt(Z)).item() for how, noise in middle.items()},
+        off={how: frechet_distance(f, features["Gaussian"]).corrected for how, f in there.items()},
+        nearest={how: to_real(f, scene.real) / usual for how, f in there.items()},
+        shown={
+            "samples": own["Gaussian"][:SHOWN].clone(),
+            "straight path": made(generator, linear_path(*ends, SHOWN)),
+            "spherical path": made(generator, spherical_path(*ends, SHOWN)),
+        },
+    )
+
+
+def middles(a: Float[Tensor, "n z"], b: Float[Tensor, "n z"], path: Callable[..., Tensor]) -> Float[Tensor, "n z"]:
+    """Half-way from each row of a to its row of b."""
+    return torch.stack([path(x, y, 3)[1] for x, y in zip(a, b, strict=True)])
+
+
+def smoothness(generator: Generator, a: Float[Tensor, "n z"], b: Float[Tensor, "n z"]) -> tuple[float, float]:
+    """Largest step of the image, by Euclidean distance of the pixels, on spherical paths from a to b: over the distance
+    of the images at the ends, and with twice as many steps over the largest. Means over paths."""
+    steps, halved = [], []
+    for x, y in zip(a, b, strict=True):
+        images = made(generator, spherical_path(x, y, 2 * STEPS + 1)).flatten(1).double()
+        coarse = images[::2].diff(dim=0).norm(dim=1).max()
+        steps.append(coarse / (images[-1] - images[0]).norm())
+        halved.append(images.diff(dim=0).norm(dim=1).max() / coarse)
+    return torch.stack(steps).mean().item(), torch.stack(halved).mean().item()
+
+
+def asked_again(generator: Generator, seed: int) -> tuple[int, int]:
+    """Of 70 images: how many differ when they are asked for again, in twos and one by one; how many of another seed are
+    among them."""
+    first = generator.sample(70, seed=seed).pixels
+    twos = torch.cat([generator.sample(2, seed=seed, start=i).pixels for i in range(0, 70, 2)])
+    few = (0, 1, 37, 63, 64, 69)
+    ones = torch.cat([generator.sample(1, seed=seed, start=i).pixels for i in few])
+    changed = (first != twos).flatten(1).any(dim=1).sum() + (first[list(few)] != ones).flatten(1).any(dim=1).sum()
+    other = generator.sample(70, seed=seed + 1).pixels
+    repeated = (first[:, None] == other[None]).flatten(2).all(dim=2).any(dim=1).sum()
+    return int(changed), int(repeated)
+
+
+def to_real(features: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> float:
+    """Mean distance to the fifth nearest real image: far where there are few."""
+    return torch.cdist(features.double(), real.double()).kthvalue(NEIGHBOUR, dim=1).values.mean().item()
+
+
+def nearness(found: Mapping[str, Tensor]) -> dict[str, float]:
+    """Distance to the target over that of noise, of what was made of each of `NOISES` and of another sample."""
+    noise = energy_distance(found[NOISE], found["target"])
+    return {of: energy_distance(found[of], found["target"]) / noise for of in (*NOISES, FRESH)}
+
+
+def _rows(of_points: Points, of_images: Images, scene: Scene) -> tuple[Comparison, ...]:
+    noise = scene.distance[NOISE]
+    every = [found for each in of_images.values() for found in each]
+    rows = [
+        judged(f"{target}: distance to it, generated over noise",
+               over_seeds([found["Gaussian"] for found in each]), "below", NEAR,
+               primary=trained_on == "Gaussian")
+        for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
+    ]  # fmt: skip
+    rows += [
+        judged(f"{kind}: distance to real images, generated over noise",
+               over_seeds([found.distance["Gaussian"] / noise for found in each]), "below", NEAR)
+        for kind, each in of_images.items()
+    ]  # fmt: skip
+    rows.append(judged("images that change when the same noise is asked for again",
+                       range_found([float(found.changed) for found in every]), "exactly"))  # fmt: skip
+    for kind, each in of_images.items():
+        rows += [
+            judged(f"{kind}: largest of {STEPS} steps between two noises, over the distance of the ends' images",
+                   over_seeds([found.step for found in each]), "below", JUMP),
+            judged(f"{kind}: largest of {2 * STEPS} steps over the largest of {STEPS}",
+                   over_seeds([found.halved for found in each]), "below", HALVED),
+        ]  # fmt: skip
+    return (*rows, *_other_noise(of_points, of_images, noise), *_on_the_sphere(of_images, every))
+
+
+def _other_noise(of_points: Points, of_images: Images, noise: float) -> list[Comparison]:
+    """Noise that the generators were not trained with, and that one was."""
+    rows = []
+    for kind in NOISES:
+        if kind == "Gaussian":
+            continue
+        gaps = {
+            target: [found[kind] - found["Gaussian"] for found in each]
+            for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
+        } | {
+            name: [(found.distance[kind] - found.distance["Gaussian"]) / noise for found in each]
+            for name, each in of_images.items()
+        }  # fmt: skip
+        rows += [
+            judged(f"{name}: the same with {kind} noise instead - with Gaussian", over_seeds(gap), "above",
+                   primary=False)
+            for name, gap in gaps.items()
+        ]  # fmt: skip
+    retrained = over_seeds([found["uniform"] for found in of_points[RETRAINED, "uniform"]])
+    rows.append(judged(f"{RETRAINED}: distance to it, generated over noise, trained with uniform noise", retrained,
+                       "below", NEAR, primary=False))  # fmt: skip
+    return rows
+
+
+def _on_the_sphere(of_images: Images, every: Sequence[OfImages]) -> list[Comparison]:
+    """Noise lies near a sphere, which the straight line leaves."""
+    rows = [
+        judged("images that another seed's noise gives too", range_found([float(found.repeated) for found in every]),
+               "exactly", primary=False),
+        judged("half-way along the straight line: ‖z‖ / √Z",
+               range_found([found.midpoint["straight"] for found in every]), "below", 0.75, primary=False),
+        judged("half-way along the arc: ‖z‖ / √Z", range_found([found.midpoint["spherical"] for found in every]),
+               "above", 0.95, primary=False),
+    ]  # fmt: skip
+    for kind, each in of_images.items():
+        rows += [
+            judged(f"{kind}: distance to its own samples, half-way straight - half-way on the arc",
+                   over_seeds([found.off["straight"] - found.off["spherical"] for found in each]), "above",
+                   primary=False),
+            judged(f"{kind}: distance to the fifth nearest real image, half-way straight over on the arc",
+                   over_seeds([found.nearest["straight"] / found.nearest["spherical"] for found in each]), "above",
+                   1.0, primary=False),
+        ]  # fmt: skip
+    return rows
+
+
+def _fine_print(
+    of_points: Points,
+    of_images: Images,
+    scene: Scene,
+    recipes: Mapping[str, VAE | GAN],
+    turns: int,
+    seeds: Sequence[int],
+) -> tuple[str, ...]:
+    noise = scene.distance[NOISE]
+    floors = {
+        target: over_seeds([found[FRESH] for found in each]).value
+        for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
+    }  # fmt: skip
+    again, linear = (scene.distance[name] / noise for name in (FRESH, LINEAR))
+    epochs = ", ".join(f"{kind} {recipe.epochs}" for kind, recipe in recipes.items())
+    spheres = ", ".join(
+        f"{np.mean([f.norm for f in each]):.3f} ± {np.mean([f.spread for f in each]):.3f} of √Z ({kind})"
+        for kind, each in of_images.items()
+    )
+    return (
+        f"Seeds {list(seeds)}. Known targets have mean 0 and covariance I, and are learned by perceptrons that play "
+        f"{turns} turns from noise of as many dimensions; {NUM_POINTS} points are compared. Images: {len(scene.pool)} "
+        f"to learn from, in epochs: {epochs}; {NUM_IMAGES} generated against {len(scene.real)} test images in "
+        "the backbone's features.",
+        "What another sample of the target gives, over noise: "
+        + ", ".join(f"{value:.3f} ({name})" for name, value in {**floors, "images": again}.items())
+        + f". What is left above that is the generator's error. A linear map of noise, which gives images the right "
+        f"mean and covariance, is at {linear:.3f}.",
+        "The noise need not be Gaussian. A generator needs the noise that it was trained with: other noise of the same "
+        "mean and variance does it harm where it has few dimensions, and one that is trained with uniform noise does "
+        "as well with that. With many dimensions the first layer adds them up, and their sums are all but Gaussian.",
+        f"Noise lies near a sphere: its norm is {spheres}, so half-way on a straight line it is too short, √½ of that. "
+        "What that does to the images is in the last rows as it was found: nearness to real images says how typical "
+        "they are, distance to the generator's samples also how varied.",
+    )
+
+
+def _figure(drawn: Mapping[str, Mapping[str, Tensor]], of_points: Points, of_images: Images, scene: Scene) -> str:
+    from matplotlib.figure import Figure
+
+    with drawing():
+        figure = Figure(figsize=(11.5, 7.4), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
+        panels = above.subplots(1, 4, width_ratios=(1, 1, 1, 1.25))
+        for panel, target in zip(panels[:3], TARGETS, strict=True):
+            found = drawn[target]
+            (_draw_line if found["target"].shape[1] == 1 else _draw_plane)(panel, found)
+            panel.set_title(target)
+        _draw_ratios(panels[3], of_points, of_images, scene)
+        _draw_strips(below, of_images, scene)
+        return as_svg(figure)
+
+
+def _draw_line(panel: Any, found: Mapping[str, Tensor]) -> None:
+    bins = np.linspace(-3, 3, 61)
+    for name, colour, label in (
+        ("noise", INK, "noise"),
+        ("target", PROBE, "target"),
+        ("Gaussian", FINETUNE, "generated"),
+    ):
+        panel.hist(found[name].flatten().numpy(), bins=bins, density=True, histtype="step", color=colour, label=label,
+                   linewidth=1.2)  # fmt: skip
+    panel.set(xlabel="x", ylabel="density")
+    panel.legend(fontsize=8, loc="upper center")
+
+
+def _draw_plane(panel: Any, found: Mapping[str, Tensor]) -> None:
+    for name, colour in (("noise", INK), ("target", PROBE), ("Gaussian", FINETUNE)):
+        x, y = found[name][:POINTS_SHOWN].T.numpy()
+        panel.scatter(x, y, s=2, color=colour, alpha=0.12 if name == "noise" else 0.5, linewidths=0, rasterized=True)
+    panel.set(aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+
+
+def _draw_ratios(panel: Any, of_points: Points, of_images: Images, scene: Scene) -> None:
+    """Distances to the target over that of noise: of what is generated from each noise, and of a fresh sample."""
+    noise, again = scene.distance[NOISE], scene.distance[FRESH]
+    lines: dict[str, dict[str, list[float]]] = {
+        target: {of: [found[of] for found in of_points[target, "Gaussian"]] for of in (*NOISES, FRESH)}
+        for target in TARGETS
+    }
+    for kind, each in of_images.items():
+        lines[kind] = {of: [found.distance[of] / noise for found in each] for of in NOISES} | {FRESH: [again / noise]}
+    for of, colour, mark in ((FRESH, PROBE, "|"), ("uniform", LPFT, "^"), ("skewed", "#8172b3", "x"),
+                             ("Gaussian", FINETUNE, "o")):  # fmt: skip
+        x = [max(float(np.mean(found[of])), LEAST_SHOWN) for found in lines.values()]
+        label = of if of == FRESH else f"from {of} noise"
+        panel.plot(x, range(len(lines)), mark, color=colour, label=label, markersize=8 if mark == "|" else 5)
+    for y, found in enumerate(lines.values()):
+        interval = over_seeds(found["Gaussian"])
+        panel.plot([max(interval.low, LEAST_SHOWN), max(interval.high, LEAST_SHOWN)], [y, y], color=FINETUNE)
+    panel.axvline(NEAR, color=INK, linewidth=0.8, linestyle="--")
+    panel.axvline(1.0, color=INK, linewidth=0.8)
+    panel.set_yticks(range(len(lines)), [name.split(" in ")[0] for name in lines])
+    panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -2.2))
+    panel.legend(fontsize=7, loc="upper left", ncols=2)
+
+
+def _draw_strips(below: Any, of_images: Images, scene: Scene) -> None:
+    first = {kind: each[0].shown for kind, each in of_images.items()}
+    strips = {
+        **scene.shown,
+        **{f"{kind}, {name}": images for kind, shown in first.items() for name, images in shown.items()},
+    }
+    for panel, (name, images) in zip(below.subplots(len(strips), 1), strips.items(), strict=True):
+        panel.imshow(strip(images), interpolation="nearest")
+        panel.set(xticks=(), yticks=())
+        panel.spines[:].set_visible(False)
+        panel.set_ylabel(name, rotation=0, horizontalalignment="right", verticalalignment="center", fontsize=8)
