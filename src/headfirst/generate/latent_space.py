@@ -30,8 +30,8 @@ _FEW = 0.1  # share of the units that are active, at most, where the posterior h
 _DRAW = 33  # stream of the keyed generator
 
 
-def linear_path(a: Float[Tensor, " z"], b: Float[Tensor, " z"], steps: int) -> Float[Tensor, "m z"]:
-    """(1 - t) a + t b at `steps` equal steps from a to b.
+def linear_path(a: Tensor, b: Tensor, steps: int) -> Float[Tensor, "m z"]:
+    """(1 - t) a + t b at `steps` equal steps from a to b, both (Z,).
 
     Raises:
         InputError: other shapes, or fewer than two steps.
@@ -40,7 +40,7 @@ def linear_path(a: Float[Tensor, " z"], b: Float[Tensor, " z"], steps: int) -> F
     return (1 - t) * a + t * b
 
 
-def spherical_path(a: Float[Tensor, " z"], b: Float[Tensor, " z"], steps: int) -> Float[Tensor, "m z"]:
+def spherical_path(a: Tensor, b: Tensor, steps: int) -> Float[Tensor, "m z"]:
     """sin((1 - t) θ) / sin θ a + sin(t θ) / sin θ b, θ the angle between a and b, at equal steps from a to b.
 
     In many dimensions a normal prior lies near a sphere, which the straight line leaves.

@@ -95,7 +95,7 @@ class VAE:
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 0.0
-    ema_decay: float | None = 0.99
+    ema_decay: float | None = None
     conditional: bool | None = None
     size: int | None = None
     fewest: int = 500

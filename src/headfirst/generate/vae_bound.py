@@ -157,7 +157,7 @@ def bound(
                 weighed.append(_log_joint_and_posterior(network, x, y, q, noise))
         joint, posterior = (torch.cat(each) for each in zip(*weighed, strict=True))
         parts.append(importance_weighted_bound(joint, posterior))
-        progress("bound", rows[-1] + 1, len(shown))
+        progress("bound", start + len(rows), len(shown))
     return _joined(parts)
 
 
