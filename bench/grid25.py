@@ -2,7 +2,7 @@
 
     python bench/grid25.py [--seeds 10]
 
-A mode is covered by 20 of 2,500 points within three standard deviations. Seconds are processor seconds on one thread.
+A mode is covered by 10 of 2,500 points within three standard deviations. Seconds are processor seconds on one thread.
 """
 
 from __future__ import annotations

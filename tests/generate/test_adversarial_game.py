@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headfirst.errors import InputError
-from headfirst.generate import NON_SATURATING, RELATIVISTIC, SATURATING, Losses, Rules
+from headfirst.generate import NON_SATURATING, RELATIVISTIC, SATURATING, Losses, Rules, adversarial_game
 from headfirst.generate.adversarial_game import HINGE, LEAST_SQUARES, Game, Round, generator_turn, play, turn
 from headfirst.nn.gan_network import PointDiscriminator, PointGenerator
 from headfirst.nn.seeds import seeded
@@ -142,10 +142,24 @@ def test_a_spectrum_is_held_while_the_generator_moves():
     assert gradients(both.discriminator) == [None] * len(gradients(both.discriminator))
 
 
+def test_penalties_fall_geometrically_over_the_steps(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[float, float]] = []
+
+    def spied(both: Game, now: Round, step: int, rules: Rules) -> Tensor:
+        seen.append((rules.r1, rules.r2))
+        return turn(both, now, step, rules)
+
+    monkeypatch.setattr(adversarial_game, "turn", spied)
+    fit(game(), Rules(r1=0.8, r2=0.2, anneal=0.01))
+    assert [r1 for r1, _ in seen] == pytest.approx([0.8 * 0.01 ** (i / 9) for i in range(9)])
+    assert [r2 for _, r2 in seen] == pytest.approx([0.2 * 0.01 ** (i / 9) for i in range(9)])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"r1": -1.0}, "r1 and r2 must be at least 0 and finite, got -1.0 and 0.0"),
+        ({"anneal": 0.0}, r"anneal must lie in \(0, 1\], got 0.0; 1 keeps r1 and r2 as they are"),
         ({"lazy": 0}, r"lazy must be at least 1 \(penalties in every turn\), got 0"),
         ({"lr_discriminator": 0.0}, "lr_discriminator must be positive, got 0.0"),
         ({"betas": (1.0, 0.9)}, r"betas must lie in \[0, 1\)"),

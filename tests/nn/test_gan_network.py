@@ -104,6 +104,24 @@ def test_points():
     assert PointGenerator(**generator.config).config == generator.config
 
 
+def test_points_have_a_scale():
+    with seeded(0):
+        generator = PointGenerator(scale=1.0)
+    wide = PointGenerator(scale=3.0)
+    wide.load_state_dict(generator.state_dict())
+    points = generator(normal(4000, 2))
+    assert torch.equal(wide(normal(4000, 2)), 3 * points)
+    assert 0.5 < points.std() < 2  # before training
+    with seeded(0):
+        judge = PointDiscriminator(waves=3)
+    wide_judge = PointDiscriminator(waves=3, scale=3.0)
+    wide_judge.load_state_dict(judge.state_dict())
+    assert torch.allclose(wide_judge(3 * points), judge(points), atol=1e-4)
+    angles = points @ judge.waves
+    x = torch.cat([points, angles.sin(), angles.cos()], dim=1)
+    assert torch.equal(judge(points), judge.layers(x).squeeze(1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,9 @@ class Rules:
     Attributes:
         losses: what each player minimises.
         r1, r2: γ of the gradient penalty on real and on generated images, in [0, ∞); 0 leaves it out.
+        anneal: what γ is multiplied by until the end of the training, in (0, 1], falling geometrically: γ aᵗ at the
+            share t of the steps. Early on the discriminator is to be flat enough to show the way to every mode, at last
+            sharp enough to show where it ends.
         lazy: penalties enter every so many turns of the discriminator only, so many times as large.
         lr: the generator's peak learning rate.
         lr_discriminator: the discriminator's; the generator's if None.
@@ -89,12 +92,14 @@ class Rules:
         ema_decay: of the generator's moving average, in [0, 1); less in its first steps.
 
     Source: lazy regularisation: Karras et al. (StyleGAN2), CVPR 2020, section 3.1; without its correction of Adam's
-    numbers, which for the few steps left out here changes little.
+    numbers, which for the few steps left out here changes little. A falling γ: Huang et al. (R3GAN), NeurIPS 2024, who
+    let it follow a cosine.
     """
 
     losses: Losses = RELATIVISTIC
     r1: float = 0.0
     r2: float = 0.0
+    anneal: float = 1.0
     lazy: int = 1
     lr: float = 1e-3
     lr_discriminator: float | None = None
@@ -104,6 +109,8 @@ class Rules:
     def __post_init__(self) -> None:
         if not (0 <= self.r1 < float("inf") and 0 <= self.r2 < float("inf")):
             raise InputError(f"r1 and r2 must be at least 0 and finite, got {self.r1} and {self.r2}")
+        if not 0 < self.anneal <= 1:
+            raise InputError(f"anneal must lie in (0, 1], got {self.anneal}; 1 keeps r1 and r2 as they are")
         if self.lazy < 1:
             raise InputError(f"lazy must be at least 1 (penalties in every turn), got {self.lazy}")
         for name in ("lr", "lr_discriminator"):
@@ -113,6 +120,11 @@ class Rules:
             raise InputError(f"betas must lie in [0, 1), got {self.betas}")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}; 0 keeps the last weights")
+
+    def at(self, share: float) -> Rules:
+        """The rules after this share of the steps."""
+        factor = self.anneal**share
+        return replace(self, r1=self.r1 * factor, r2=self.r2 * factor)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,6 +144,8 @@ class Round:
 
 class Game(nn.Module):
     """Both players, and the generator's moving average, all of which a checkpoint holds."""
+
+    moves: Tensor
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
@@ -219,6 +233,7 @@ def play(
     players = ((game.generator, rules.lr), (game.discriminator, rules.lr_discriminator or rules.lr))
     groups: list[dict[str, Any]] = [{"params": list(player.parameters()), "lr": lr} for player, lr in players]
     first = next(game.generator.parameters())
+    num_steps = optimisation.epochs * optimisation.steps_per_epoch(num_samples)
 
     def optimiser(parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
         adam = torch.optim.Adam(parameters, betas=rules.betas, fused=first.device.type == "cpu")
@@ -228,7 +243,7 @@ def play(
 
     return train(
         game.train(),
-        lambda batch: turn(game, rounds(batch), batch.step, rules),
+        lambda batch: turn(game, rounds(batch), batch.step, rules.at(batch.step / num_steps)),
         groups,
         optimisation,
         num_samples=num_samples,

@@ -57,8 +57,8 @@ class GAN:
         noise_dim: numbers that an image is made from.
         width: channels of both networks at half the side.
         losses: what the players minimise: RELATIVISTIC, NON_SATURATING, SATURATING, HINGE or LEAST_SQUARES.
-        r1, r2: γ of the penalties on the squared gradient at real and at generated images in [0, 1].
-        lazy: penalties every so many turns of the discriminator, so many times as large.
+        r1, r2: γ of the penalties on the squared gradient at real and at generated images in [0, 1]; anneal: what both
+            have been multiplied by at the end; lazy: penalties every so many turns of the discriminator (see `Rules`).
         spectral: whether the discriminator's weights are divided by their largest singular values.
         conditional: whether the classes are learned; None where every image has one and there are two or more.
         size: side of the images; None leaves small squares as they are (see `pictures`).
@@ -72,16 +72,17 @@ class GAN:
     """
 
     noise_dim: int = 64
-    width: int = 24
+    width: int = 16
     losses: Losses = RELATIVISTIC
-    r1: float = 0.5
-    r2: float = 0.5
-    lazy: int = 4
+    r1: float = 0.25
+    r2: float = 0.25
+    anneal: float = 0.1
+    lazy: int = 8
     spectral: bool = False
     conditional: bool | None = None
     size: int | None = None
-    epochs: int = 100
-    batch_size: int = 64
+    epochs: int = 60
+    batch_size: int = 32
     lr: float = 1e-3
     lr_discriminator: float | None = None
     betas: tuple[float, float] = (0.0, 0.99)
@@ -100,6 +101,7 @@ class GAN:
             losses=self.losses,
             r1=self.r1,
             r2=self.r2,
+            anneal=self.anneal,
             lazy=self.lazy,
             lr=self.lr,
             lr_discriminator=self.lr_discriminator,

@@ -23,6 +23,7 @@ from headfirst.errors import InputError
 SIDES = (8, 64)
 """Smallest and largest side of an image; all are multiples of 4."""
 _SLOPE = 0.2  # of the leaky ReLU below zero
+_SLOWEST, _FASTEST = 2.0, 16.0
 _MOST_WIDTHS = 4  # a stage has at most so many times the channels of the first
 
 
@@ -36,8 +37,8 @@ class ResidualGenerator(nn.Module):
         size: S, a multiple of 4 in 8 … 64.
         channels: C, 1 or 3.
         noise_dim: Z.
-        width: channels at half the side; 16 makes 1.9 million multiplications for a 28 × 28 image, 64, the size of
-            DCGAN's networks, 29 million.
+        width: channels at half the side; 16 makes 2.2 million multiplications for a 28 × 28 image, 64, the size of
+            DCGAN's networks, some 30 million.
         num_classes: K; 0 for a generator without classes.
 
     Attributes:
@@ -51,7 +52,7 @@ class ResidualGenerator(nn.Module):
     """
 
     def __init__(
-        self, *, size: int, channels: int = 1, noise_dim: int = 64, width: int = 24, num_classes: int = 0
+        self, *, size: int, channels: int = 1, noise_dim: int = 64, width: int = 16, num_classes: int = 0
     ) -> None:
         super().__init__()
         stages = _stages(size, channels, width)[::-1]
@@ -104,7 +105,7 @@ class ResidualDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, *, size: int, channels: int = 1, width: int = 24, num_classes: int = 0, spectral: bool = False
+        self, *, size: int, channels: int = 1, width: int = 16, num_classes: int = 0, spectral: bool = False
     ) -> None:
         super().__init__()
         stages = _stages(size, channels, width)
@@ -144,38 +145,68 @@ class PointGenerator(nn.Module):
         noise_dim: Z.
         hidden: units of each hidden layer.
         layers: hidden layers.
+        scale: the points' standard deviation, which those of an untrained generator have already.
     """
 
-    def __init__(self, *, dim: int = 2, noise_dim: int = 2, hidden: int = 128, layers: int = 3) -> None:
+    def __init__(
+        self, *, dim: int = 2, noise_dim: int = 2, hidden: int = 64, layers: int = 3, scale: float = 1.0
+    ) -> None:
         super().__init__()
         _at_least_one(dim=dim, noise_dim=noise_dim, hidden=hidden, layers=layers)
-        self.config: dict[str, Any] = {"dim": dim, "noise_dim": noise_dim, "hidden": hidden, "layers": layers}
-        self.noise_dim = noise_dim
+        self.config: dict[str, Any] = {
+            "dim": dim,
+            "noise_dim": noise_dim,
+            "hidden": hidden,
+            "layers": layers,
+            "scale": scale,
+        }
+        self.noise_dim, self.scale = noise_dim, scale
         self.layers = _perceptron(noise_dim, hidden, layers, dim)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: None = None) -> Float[Tensor, "n d"]:
         """One point a row of noise."""
-        return self.layers(noise)
+        return self.scale * self.layers(noise)
 
 
 class PointDiscriminator(nn.Module):
-    """Points to logits: a perceptron.
+    """Points to logits: a perceptron of the points and of sines and cosines of them at random frequencies.
 
     Args:
-        dim, hidden, layers: as for `PointGenerator`.
+        dim, hidden, scale: as for `PointGenerator`.
+        layers: hidden layers.
+        waves: frequencies, each at random from a normal distribution whose deviation rises geometrically from 2 to 16
+            radians a standard deviation of the points; 0 leaves them out.
         spectral: divide every weight by its largest singular value.
+
+    Source: Tancik et al., "Fourier features let networks learn high frequency functions", NeurIPS 2020.
     """
 
-    def __init__(self, *, dim: int = 2, hidden: int = 128, layers: int = 3, spectral: bool = False) -> None:
+    waves: Tensor
+
+    def __init__(
+        self,
+        *,
+        dim: int = 2,
+        hidden: int = 64,
+        layers: int = 2,
+        waves: int = 32,
+        scale: float = 1.0,
+        spectral: bool = False,
+    ) -> None:
         super().__init__()
         _at_least_one(dim=dim, hidden=hidden, layers=layers)
-        self.layers = _perceptron(dim, hidden, layers, 1)
+        self.scale = scale
+        deviations = torch.logspace(math.log10(_SLOWEST), math.log10(_FASTEST), waves)
+        self.register_buffer("waves", deviations * torch.randn(dim, waves))
+        self.layers = _perceptron(dim + 2 * waves, hidden, layers, 1)
         if spectral:
             _normalise_spectrum(self)
 
     def forward(self, points: Float[Tensor, "n d"], labels: None = None) -> Float[Tensor, " n"]:
         """One logit a point."""
-        return self.layers(points).squeeze(1)
+        x = points / self.scale
+        angles = x @ self.waves
+        return self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1)).squeeze(1)
 
 
 class ResidualBlock(nn.Module):
