@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from planted import verdicts
 from scipy import integrate, stats
 from torch import Tensor
 
-from headfirst.claims import ClaimResult, densities, run_claim
+from headfirst.claims import ClaimResult, densities, point_games, run_claim
 from headfirst.claims import claim_13_cross_entropy as claim
 from headfirst.claims.densities import BASES, GAUSSIAN, GRID, TWO_MODES, Mixture, generated, jsd, kl, log_density_of
 from headfirst.errors import InputError
@@ -32,8 +33,9 @@ def scipys(mixture: Mixture, x: Tensor) -> Tensor:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the planted faults need is seen long before anything has converged."""
-    for name, value in (("QUICK_STEPS", 300), ("QUICK_ROUNDS", 60), ("BATCH", 128), ("DESCENT_STEPS", 150)):
+    for name, value in (("QUICK_STEPS", 300), ("QUICK_ROUNDS", 60), ("DISTANCES", (1.0, 5.0))):
         monkeypatch.setattr(claim, name, value)
+    monkeypatch.setattr(point_games, "BATCH", 128)
 
 
 def quick() -> ClaimResult:
@@ -48,8 +50,8 @@ def test_density_and_quantiles_against_scipy_and_draws_against_the_quantiles(mix
         w * stats.norm(m, sd).cdf(nodes.numpy())
         for w, m, sd in zip(mixture.weights, mixture.means, mixture.sds, strict=True)
     )
-    assert below == pytest.approx((torch.arange(999) + 0.5).numpy() / 999, abs=1e-12)
-    drawn = mixture.sample(50_000, torch.Generator().manual_seed(0))
+    assert below == pytest.approx((np.arange(999) + 0.5) / 999, abs=1e-12)
+    drawn = mixture.sample((50_000,), torch.Generator().manual_seed(0))
     assert (drawn.sort().values[25::50].double() - mixture.nodes(1000)).abs().mean() < 0.02
 
 
@@ -136,7 +138,8 @@ def test_another_loss_or_its_negative_makes_it_fail(
     ids=["hinge", "roles exchanged", "doubled"],
 )
 def test_another_discriminator_loss_makes_it_fail(loss: object, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(claim, "discriminator_loss", loss)
+    for module in (claim, point_games):
+        monkeypatch.setattr(module, "discriminator_loss", loss)
     result = quick()
     assert result.verdict == "fails"
     assert "fails" in verdicts(result.rows, "log 4 - 2 JSD") | verdicts(
@@ -148,10 +151,10 @@ claim_loss = claim.discriminator_loss
 
 
 def test_a_generator_that_does_not_move_is_told_from_p():
-    still = partial(claim.game, "saturating", seed=0, rounds=40)
+    still = partial(claim.game, "saturating", seeds=[0], rounds=40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claim, "GENERATOR_RATE", 0.0)
-        played = still()
+        patch.setattr(point_games, "GENERATOR_RATE", 0.0)
+        (played,) = still()
     assert played.end == pytest.approx(claim.start_of(0).norm().item(), abs=1e-6)
     assert min(played.before, played.after) > 0.05
 

@@ -134,7 +134,7 @@ def test_a_baseline_leaves_the_mean_and_takes_from_the_variance():
 def test_departures_are_within_the_margin_only_with_their_whole_interval():
     def found(low: float, high: float) -> tuple[float, float, float]:
         middle, half = (low + high) / 2, (high - low) / 2
-        each = [torch.tensor([middle + sign * half / 6.353102368, 0.0]) for sign in (-1, 1)]  # t of two: 12.706 / 2
+        each = [torch.tensor([middle + sign * half / 12.7062047, 0.0]) for sign in (-1, 1)]  # Student's t, one degree
         interval = claim.off_by([e.double() for e in each])
         return interval.value, interval.low, interval.high
 

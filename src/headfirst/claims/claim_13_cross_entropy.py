@@ -3,21 +3,19 @@
 On a line, where both densities p (real) and q_θ (generated) are known: the best discriminator has the logit log p/q,
 and its cross-entropy is then log 4 - 2 JSD(p, q).
 
-Shape letters: N points, T steps.
+Shape letters: S seeds, N points, T steps.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
 from headfirst.claims.densities import (
@@ -28,18 +26,34 @@ from headfirst.claims.densities import (
     Mixture,
     generated,
     gradient_of,
-    integral,
     jsd,
     log_density_of,
     softened_kl,
 )
 from headfirst.claims.figures import FINETUNE, INK, PROBE, as_svg, drawing, panels
+from headfirst.claims.point_games import (
+    BATCH,
+    FAR,
+    FEW_NODES,
+    LOSSES,
+    NUM_NODES,
+    PER_ROUND,
+    QUICK_ROUNDS,
+    QUICK_STEPS,
+    ROUNDS,
+    STEPS,
+    WIDTH,
+    Played,
+    Taught,
+    against_best,
+    game,
+    sizes_when_found_out,
+    start_of,
+)
 from headfirst.features import torch_threads
-from headfirst.generate import discriminator_loss, gradient_ratio, non_saturating_loss, saturating_loss
-from headfirst.nn import random_head
+from headfirst.generate import discriminator_loss, gradient_ratio
 from headfirst.types import Progress, silent
 
-LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"saturating": saturating_loss, "non-saturating": non_saturating_loss}
 COLOURS = {"saturating": FINETUNE, "non-saturating": PROBE}
 
 
@@ -59,52 +73,13 @@ PAIRS: Mapping[str, tuple[Mixture, Mixture]] = {
 }
 """Real and generated density for a discriminator alone."""
 
-NUM_NODES = 20_000
 DISTANCES = tuple(0.5 * i for i in range(1, 13))
-FAR = 5.0
-"""Fakes that are found out: the real density, moved by so many of its standard deviations."""
 
-WIDTH, BATCH, RATE = 32, 256, 5e-3
-STEPS, QUICK_STEPS = 2000, 800
-"""Of a discriminator alone, to convergence."""
-WARMUP, ROUNDS, QUICK_ROUNDS, PER_ROUND = 200, 300, 200, 5
-"""Of the game: steps of the discriminator before it begins, steps of the generator, discriminator's steps for each."""
-GENERATOR_RATE = 0.02
-
-DESCENT_STEPS, DESCENT_RATE, DESCENT_NODES = 300, 0.1, 1000
+DESCENT_STEPS, DESCENT_RATE = 150, 0.2
 """Plain gradient descent on θ against the best discriminator."""
 
 ROUNDING, QUADRATURE = 1e-8, 1e-3
 LOGIT_MARGIN, LOSS_MARGIN, END_MARGIN, HALF_MARGIN, DEAD = 0.1, 0.005, 0.1, 0.05, 0.1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Taught:
-    """A trained discriminator against the best one.
-
-    Attributes:
-        logits: on `GRID`.
-        deviation: mean |l - log p/q|, under ½p + ½q.
-        excess: its cross-entropy less log 4 - 2 JSD(p, q), in nats; above 0 but for quadrature.
-    """
-
-    logits: Tensor
-    deviation: float
-    excess: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Played:
-    """A game of two networks. `path` (T, 2) is θ by round; `before` and `after` are mean |D - ½| under ½p + ½q."""
-
-    path: Tensor
-    before: float
-    after: float
-
-    @property
-    def end(self) -> float:
-        """|(μ, log s)|, mean of the last tenth of the rounds; 0 is q = p."""
-        return self.path[-max(1, len(self.path) // 10) :].mean(dim=0).norm().item()
 
 
 Found = Mapping[str, Mapping[str, list[float]]]
@@ -123,22 +98,23 @@ def run(
     """Discriminators alone, generators against the best discriminator, and games of two; no images, no backbone."""
     steps, rounds = (QUICK_STEPS, QUICK_ROUNDS) if quick else (STEPS, ROUNDS)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    taught: dict[str, list[Taught]] = defaultdict(list)
-    games: dict[str, list[Played]] = defaultdict(list)
-    trained: dict[str, list[float]] = defaultdict(list)
+    taught: dict[str, list[Taught]] = {}
+    games: dict[str, list[Played]] = {}
     with torch_threads(1):  # networks this small take longer on two
+        for i, (name, (p, q)) in enumerate(PAIRS.items()):
+            taught[name] = against_best(p, q, seeds=seeds, steps=steps)
+            progress("discriminators alone", i + 1, len(PAIRS))
+        for i, name in enumerate(LOSSES):
+            games[name] = game(name, seeds=seeds, rounds=rounds)
+            progress("games", i + 1, len(LOSSES))
+        trained = sizes_when_found_out(seeds=seeds, steps=steps // 4)
         for i, seed in enumerate(seeds):
-            for name, (p, q) in PAIRS.items():
-                taught[name].append(against_best(p, q, seed=seed, steps=steps))
             for base in BASES.values():
                 exact_gradients(base, start_of(seed), found)
             for name in LOSSES:
                 ends = [descent(name, base, base, start_of(seed))[-1] for base in BASES.values()]
                 found["end against the best"][name].append(max(end.norm().item() for end in ends))
-                games[name].append(game(name, seed=seed, rounds=rounds))
-            for name, size in sizes_when_found_out(seed=seed, steps=steps // 4).items():
-                trained[name].append(size)
-            progress("seeds", i + 1, len(seeds))
+            progress("generators against the best discriminator", i + 1, len(seeds))
         unreached = {name: descent(name, TWO_MODES, GAUSSIAN, torch.zeros(2, dtype=torch.float64)) for name in LOSSES}
     return ClaimResult(
         number=13,
@@ -153,55 +129,6 @@ def run(
         fine_print=_fine_print(seeds, steps, rounds, games, unreached),
         quick=quick,
     )
-
-
-def discriminator(seed: int) -> nn.Sequential:
-    """A network from (N, 1) points to (N, 1) logits, its weights drawn from the seed."""
-    first, middle, last = (
-        random_head(inputs, outputs, seed=3 * seed + i)
-        for i, (inputs, outputs) in enumerate(((1, WIDTH), (WIDTH, WIDTH), (WIDTH, 1)))
-    )
-    return nn.Sequential(first, nn.SiLU(), middle, nn.SiLU(), last)
-
-
-def logits_of(network: nn.Module, x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Logits of points, high for real ones."""
-    return network(x.float()[:, None])[:, 0]
-
-
-def taught_to_tell(p: Mixture, q: Mixture, *, seed: int, steps: int) -> nn.Module:
-    """A discriminator of p and q, trained on fresh draws of both."""
-    network, generator = discriminator(seed), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        _discriminate(network, optimiser, p.sample(BATCH, generator), q.sample(BATCH, generator))
-        schedule.step()
-    return network
-
-
-def _discriminate(network: nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> None:
-    optimiser.zero_grad()
-    discriminator_loss(logits_of(network, real), logits_of(network, fake)).backward()
-    optimiser.step()
-
-
-def against_best(p: Mixture, q: Mixture, *, seed: int, steps: int) -> Taught:
-    """Train a discriminator and hold it against log p/q and log 4 - 2 JSD."""
-    network = taught_to_tell(p, q, seed=seed, steps=steps)
-    log_p, log_q = p.log_density(GRID), q.log_density(GRID)
-    with torch.no_grad():
-        logits = logits_of(network, GRID).double()
-        loss = discriminator_loss(*(logits_of(network, each.nodes(NUM_NODES)).double() for each in (p, q)))
-    best = math.log(4) - 2 * jsd(log_p, log_q)
-    deviation = integral((log_p.exp() + log_q.exp()) / 2 * (logits - (log_p - log_q)).abs())
-    return Taught(logits=logits, deviation=deviation.item(), excess=(loss - best).item())
-
-
-def start_of(seed: int) -> Tensor:
-    """(2,) a generator's first θ: |μ| ≤ 1, |log s| ≤ ½."""
-    uniform = torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (2 * uniform - 1) * torch.tensor([1.0, 0.5])
 
 
 def best_logits(p: Mixture, base: Mixture, theta: Tensor, x: Tensor) -> Tensor:
@@ -243,53 +170,10 @@ def _departure(given: Tensor, expected: Tensor) -> float:
 
 def descent(name: str, p: Mixture, base: Mixture, start: Tensor) -> Float[Tensor, "t 2"]:
     """θ under gradient descent on one of `LOSSES` against the best discriminator, which follows at once."""
-    z, path = base.nodes(DESCENT_NODES), [start]
+    z, path = base.nodes(FEW_NODES), [start]
     for _ in range(DESCENT_STEPS):
         path.append(path[-1] - DESCENT_RATE * gradient(LOSSES[name], p, base, path[-1], z))
     return torch.stack(path)
-
-
-def game(name: str, *, seed: int, rounds: int) -> Played:
-    """A generator and a trained discriminator in turn, real points from the Gaussian; both rates fall to zero."""
-    network, generator = discriminator(seed), torch.Generator().manual_seed(seed)
-    theta = start_of(seed).float().requires_grad_()
-    optimisers = (
-        torch.optim.Adam(network.parameters(), lr=RATE, betas=(0.5, 0.99)),
-        torch.optim.Adam([theta], lr=GENERATOR_RATE, betas=(0.5, 0.99)),
-    )
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(each, rounds) for each in optimisers]
-
-    def off_half() -> float:
-        weight = (GAUSSIAN.log_density(GRID).exp() + log_density_of(GAUSSIAN, theta.detach().double(), GRID).exp()) / 2
-        return integral(weight * (logits_of(network, GRID).detach().double().sigmoid() - 0.5).abs()).item()
-
-    def discriminate(steps: int) -> None:
-        for _ in range(steps):
-            fake = generated(theta.detach(), GAUSSIAN.sample(BATCH, generator))
-            _discriminate(network, optimisers[0], GAUSSIAN.sample(BATCH, generator), fake)
-
-    discriminate(WARMUP)
-    before, path = off_half(), [theta.detach().clone()]
-    for _ in range(rounds):
-        discriminate(PER_ROUND)
-        loss = LOSSES[name](logits_of(network, generated(theta, GAUSSIAN.sample(BATCH, generator))))
-        (theta.grad,) = torch.autograd.grad(loss, theta)
-        optimisers[1].step()
-        for schedule in schedules:
-            schedule.step()
-        path.append(theta.detach().clone())
-    return Played(path=torch.stack(path), before=before, after=off_half())
-
-
-def sizes_when_found_out(*, seed: int, steps: int) -> dict[str, float]:
-    """|∂ loss / ∂θ| of each loss at a trained discriminator of a Gaussian and the same one `FAR` away."""
-    far = Mixture(weights=(1.0,), means=(FAR,), sds=(1.0,))
-    network, z = taught_to_tell(GAUSSIAN, far, seed=seed, steps=steps), GAUSSIAN.nodes(DESCENT_NODES)
-    theta = torch.tensor([FAR, 0.0], dtype=torch.float64, requires_grad=True)
-    return {
-        name: torch.autograd.grad(loss(logits_of(network, generated(theta, z))), theta)[0].norm().item()
-        for name, loss in LOSSES.items()
-    }
 
 
 def _rows(
@@ -388,7 +272,7 @@ def _figure(
         left.set(xlabel="x", ylabel="logit", ylim=(floor, 3.5), title="The discriminator's logit")
         left.legend(fontsize=8, loc="upper right")
 
-        z = GAUSSIAN.nodes(DESCENT_NODES)
+        z = GAUSSIAN.nodes(FEW_NODES)
         for loss, function in LOSSES.items():
             sizes = [
                 gradient(function, GAUSSIAN, GAUSSIAN, torch.tensor([d, 0.0], dtype=torch.float64), z).norm().item()

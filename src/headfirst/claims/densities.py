@@ -35,10 +35,12 @@ class Mixture:
         w, z, sd = self._parts(x)
         return torch.logsumexp(w.log() - sd.log() - z.square() / 2 - math.log(2 * math.pi) / 2, dim=1)
 
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Independent draws, float32."""
-        which = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=generator)
-        noise = torch.randn(count, generator=generator)
+        which = torch.multinomial(
+            torch.tensor(self.weights), math.prod(shape), replacement=True, generator=generator
+        ).reshape(shape)
+        noise = torch.randn(shape, generator=generator)
         return torch.tensor(self.means)[which] + torch.tensor(self.sds)[which] * noise
 
     def nodes(self, count: int) -> Float[Tensor, " n"]:
@@ -62,8 +64,8 @@ TWO_MODES = Mixture(weights=(0.6, 0.4), means=(-1.5, 1.5), sds=(0.6, 0.6))
 BASES: Mapping[str, Mixture] = {"one mode": GAUSSIAN, "two modes": TWO_MODES}
 
 
-def generated(theta: Float[Tensor, " 2"], z: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """G(z) = μ + s z."""
+def generated(theta: Tensor, z: Tensor) -> Tensor:
+    """G(z) = μ + s z, of θ (2,) or (2, S, 1) and z (N,) or (S, N)."""
     return theta[0] + theta[1].exp() * z
 
 
