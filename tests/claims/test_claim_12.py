@@ -11,7 +11,7 @@ from planted_generators import Planted, generator, image_of, images, raw
 from torch import Tensor
 
 from headfirst.claims import claim_12_noise as claim
-from headfirst.claims import run_claim
+from headfirst.claims import images_of_noise, run_claim
 from headfirst.claims.known_targets import NOISES, TARGETS
 from headfirst.nn import PretrainedBackbone
 
@@ -31,10 +31,10 @@ def planted_points(name: str, noise: str, seed: int, *, num: int, **_: object) -
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Perfect generators, few images."""
-    for name, value in {"NUM_POINTS": 400, "NUM_IMAGES": 300, "NUM_PAIRS": 200, "PATHS": 3}.items():
-        monkeypatch.setattr(claim, name, value)
+    monkeypatch.setattr(claim, "NUM_POINTS", 8000)
+    for name, value in {"NUM_IMAGES": 300, "NUM_PAIRS": 200, "PATHS": 3, "seen": raw}.items():
+        monkeypatch.setattr(images_of_noise, name, value)
     monkeypatch.setattr(claim, "ready", lambda data, *_: data)
-    monkeypatch.setattr(claim, "seen", raw)
     monkeypatch.setattr(claim, "points", planted_points)
     monkeypatch.setattr(claim, "trained", lambda *_: generator(Planted()))
     return monkeypatch
@@ -88,7 +88,7 @@ def test_it_fails_where_the_image_jumps(world: pytest.MonkeyPatch, backbone: Pre
     world.setattr(claim, "trained", lambda *_: generator(Planted(lambda z: image_of(z * 0.01 + far * z[:, :1].sign()))))
     a, b = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(0))
     a[:, 0], b[:, 0] = a[:, 0].abs(), -b[:, 0].abs()
-    step, halved = claim.smoothness(claim.trained(), a, b)  # pyright: ignore[reportCallIssue]
+    step, halved = images_of_noise.smoothness(claim.trained(), a, b)  # pyright: ignore[reportCallIssue]
     assert step > 0.8
     assert halved > 0.95
 
@@ -98,27 +98,29 @@ def test_smooth_is_half_as_long_in_twice_as_many_steps():
     a, b = torch.zeros(2, 1, 16)
     a[0, 0] = b[0, 1] = 3.0
     flat = generator(Planted(lambda z: torch.nn.functional.pad(z, (0, 48)).unflatten(1, (1, 8, 8))))
-    step, halved = claim.smoothness(flat, a, b)
-    steps = [torch.tensor(torch.pi / (4 * m)).double().sin() for m in (claim.STEPS, 2 * claim.STEPS)]
+    step, halved = images_of_noise.smoothness(flat, a, b)
+    steps = [
+        torch.tensor(torch.pi / (4 * m)).double().sin() for m in (images_of_noise.STEPS, 2 * images_of_noise.STEPS)
+    ]
     assert step == pytest.approx((2 * steps[0] / 2**0.5).item(), rel=1e-5)
     assert halved == pytest.approx((steps[1] / steps[0]).item(), rel=1e-5)
 
 
 def test_images_that_are_asked_for_again():
-    assert claim.asked_again(generator(Planted()), 0) == (0, 0)
-    changed, repeated = claim.asked_again(generator(Planted(lambda z: image_of(0 * z))), 0)
+    assert images_of_noise.asked_again(generator(Planted()), 0) == (0, 0)
+    changed, repeated = images_of_noise.asked_again(generator(Planted(lambda z: image_of(0 * z))), 0)
     assert (changed, repeated) == (0, 70)
 
 
 def test_the_middle_of_a_line_is_short_and_that_of_an_arc_is_not():
     a, b = torch.eye(2)[None, 0], torch.eye(2)[None, 1]
-    assert claim.middles(a, b, claim.linear_path).tolist() == [[0.5, 0.5]]
-    assert claim.middles(a, b, claim.spherical_path)[0].norm().item() == pytest.approx(1.0)
+    assert images_of_noise.middles(a, b, images_of_noise.linear_path).tolist() == [[0.5, 0.5]]
+    assert images_of_noise.middles(a, b, images_of_noise.spherical_path)[0].norm().item() == pytest.approx(1.0)
 
 
 def test_the_distance_to_real_images_is_that_of_the_fifth():
     real = torch.arange(10.0)[:, None] * torch.tensor([[3.0, 4.0]])
-    assert claim.to_real(torch.zeros(1, 2), real) == pytest.approx(20.0)
+    assert images_of_noise.to_real(torch.zeros(1, 2), real) == pytest.approx(20.0)
 
 
 def test_other_noise_is_named():

@@ -7,45 +7,48 @@ Shape letters: N points or images, Z noise, M steps, C channels, S pixels a side
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
 from headfirst.claims.experiment import ready
 from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
-from headfirst.claims.known_targets import NOISES, TARGETS, energy_distance, points
-from headfirst.claims.trained import made, seen, strip, trained
-from headfirst.data import ImageSet, ImageSplit, shuffled_by_name
-from headfirst.generate import GAN, VAE, Generator, linear_path, pictures, spherical_path
-from headfirst.metrics import frechet_distance
+from headfirst.claims.images_of_noise import (
+    FRESH,
+    LINEAR,
+    NOISE,
+    NUM_IMAGES,
+    STEPS,
+    OfImages,
+    Scene,
+    looked_at,
+    of_generator,
+)
+from headfirst.claims.known_targets import NOISES, TARGETS, points, wasserstein
+from headfirst.claims.trained import strip, trained
+from headfirst.data import ImageSet
+from headfirst.generate import GAN, VAE
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Progress, silent
 
 NEAR = 0.2
 """A generated distribution is near its target if its distance is below this share of the untouched noise's."""
 
-STEPS, PATHS = 64, 24
 JUMP = 0.25
 """Share of the distance between the images at both ends of a path that none of `STEPS` steps may cover."""
 HALVED = 0.75
 """Twice as many steps must make the largest smaller than this share: ½ where the map is smooth, 1 at a jump."""
 
-NUM_POINTS, NUM_IMAGES, NUM_PAIRS = 3000, 1000, 600
-NEIGHBOUR = 5
-NOISE, FRESH, LINEAR = "noise", "fresh sample", "linear"
+NUM_POINTS = 20_000
 LEAST_SHOWN = 1e-3
 """What is smaller, or below 0 for want of a bias, is drawn here."""
-TURNS, QUICK_TURNS = 3000, 1500
+POINT_STEPS, QUICK_POINT_STEPS = 1000, 600
 RECIPES: Mapping[str, VAE | GAN] = {
     "VAE": VAE(width=16, hidden=128, epochs=20, conditional=False),
     "GAN": GAN(width=16, epochs=30, conditional=False),
@@ -54,62 +57,13 @@ QUICK_RECIPES: Mapping[str, VAE | GAN] = {
     "VAE": VAE(width=16, hidden=128, epochs=10, conditional=False),
     "GAN": GAN(width=16, epochs=15, conditional=False),
 }
-SHOWN, SHOWN_PAIR, POINTS_SHOWN = 14, 0, 700
-"""Images in each strip of the picture; the pair of noises whose path is shown; points of each kind."""
+POINTS_SHOWN = 700
 
 RETRAINED = next(iter(TARGETS))
 """The target that a generator also learns from uniform noise."""
 
 Points = Mapping[tuple[str, str], list[Mapping[str, float]]]
 """(target, noise that it was trained on) → for each seed, `nearness` of each of `NOISES` and of `FRESH`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """The real images, all of the size that the generators make, and what they are compared with.
-
-    Attributes:
-        pool: learned from, prepared.
-        real: (N, D) features of test images.
-        distance: to these of `NOISE`, which has the mean and variance of the pool in each pixel; of `FRESH`, images of
-            the pool, which is what another sample gives; of `LINEAR`, noise with the pool's mean and covariance, which
-            is what a linear generator makes of it.
-        shown: (C, S, S) images for the picture, by name.
-    """
-
-    pool: ImageSplit
-    real: Float[Tensor, "n d"]
-    distance: Mapping[str, float]
-    shown: Mapping[str, Float[Tensor, "k c s s"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfImages:
-    """What was found of one generator of images. Distances are Fréchet's, without the bias of few images.
-
-    Attributes:
-        distance: of samples to real images, for each of `NOISES`.
-        changed, repeated: images that differ when the same noise is asked for again, alone or among others; images
-            that other noise gives too.
-        step, halved: largest of `STEPS` steps over the distance of the ends; largest of twice as many over it.
-        norm, spread: mean and standard deviation of ‖z‖ / √Z.
-        midpoint: mean ‖z‖ / √Z at the middle of the path, "straight" and "spherical".
-        off: distance of the images there to the generator's own samples.
-        nearest: mean distance of the images there to the fifth nearest real one, over that of samples.
-        shown: (K, C, S, S) images for the picture, by name.
-    """
-
-    distance: Mapping[str, float]
-    changed: int
-    repeated: int
-    step: float
-    halved: float
-    norm: float
-    spread: float
-    midpoint: Mapping[str, float]
-    off: Mapping[str, float]
-    nearest: Mapping[str, float]
-    shown: Mapping[str, Float[Tensor, "k c s s"]]
 
 
 Images = Mapping[str, list[OfImages]]
@@ -130,16 +84,16 @@ def run(
         with TemporaryDirectory(prefix="headfirst-claim-12-") as folder:
             return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     scene = looked_at(ready(data, backbone, progress), backbone)
-    turns, recipes = (QUICK_TURNS, QUICK_RECIPES) if quick else (TURNS, RECIPES)
+    steps, recipes = (QUICK_POINT_STEPS, QUICK_RECIPES) if quick else (POINT_STEPS, RECIPES)
     learned = [(target, "Gaussian") for target in TARGETS] + [(RETRAINED, "uniform")]
     jobs: list[Callable[[], object]] = [
-        *(partial(points, *each, seed, turns=turns, num=NUM_POINTS, work=work) for each in learned for seed in seeds),
+        *(partial(points, *each, seed, steps=steps, num=NUM_POINTS, work=work) for each in learned for seed in seeds),
         *(partial(trained, recipe, scene.pool, seed, work) for recipe in recipes.values() for seed in seeds),
     ]
     for i, job in enumerate(jobs):
         job()
         progress("trainings", i + 1, len(jobs))
-    drawn = {each: [points(*each, seed, turns=turns, num=NUM_POINTS, work=work) for seed in seeds] for each in learned}
+    drawn = {each: [points(*each, seed, steps=steps, num=NUM_POINTS, work=work) for seed in seeds] for each in learned}
     of_points = {each: [nearness(found) for found in of_seeds] for each, of_seeds in drawn.items()}
     of_images = {
         kind: [of_generator(trained(recipe, scene.pool, seed, work), scene, backbone, seed) for seed in seeds]
@@ -150,109 +104,20 @@ def run(
         title="Gaussian noise is what a generator turns into samples",
         statement="(1) What a trained generator makes of standard normal noise is nearer to its target than noise is "
         f"that has the target's mean and variance in every coordinate: less than {NEAR:g} of the distance, for known "
-        "distributions (energy distance) and for images (Fréchet distance to test images; both are squares). (2) The "
+        "distributions (sliced Wasserstein distance) and for images (Fréchet distance to test images). (2) The "
         "same noise gives the same image, bit for bit. (3) From one noise to another the image changes smoothly: no "
         f"step of {STEPS} covers {JUMP:g} of the distance between both ends, and twice as many steps are shorter.",
         rows=_rows(of_points, of_images, scene),
         figure=_figure({target: drawn[target, "Gaussian"][0] for target in TARGETS}, of_points, of_images, scene),
-        fine_print=_fine_print(of_points, of_images, scene, recipes, turns, seeds),
+        fine_print=_fine_print(of_points, of_images, scene, recipes, steps, seeds),
         quick=quick,
     )
 
 
-def looked_at(data: ImageSet, backbone: PretrainedBackbone) -> Scene:
-    """Of prepared and audited images."""
-    pool = pictures(data["train"])
-    test = data["test"].take(shuffled_by_name(data["test"].ids, seed=0)[:NUM_IMAGES])
-    real = pictures(test, size=pool.size, grey=pool.grey).batch()
-    some = pool.batch(shuffled_by_name(pool.split.ids, seed=0)[:NUM_IMAGES])
-    generator = torch.Generator().manual_seed(0)
-    noise = some.mean(dim=0) + some.std(dim=0) * torch.randn(real.shape, generator=generator)
-    weights = torch.randn(len(real), len(some), generator=generator) / math.sqrt(len(some) - 1)
-    linear = some.mean(dim=0) + torch.einsum("nm,mchw->nchw", weights, some - some.mean(dim=0))
-    features = seen(real, backbone)
-    others = {NOISE: noise, FRESH: some, LINEAR: linear}
-    return Scene(
-        pool=data["train"],
-        real=features,
-        distance={name: frechet_distance(seen(x, backbone), features).corrected for name, x in others.items()},
-        shown={"real images": real[:SHOWN].clone(), NOISE: noise[:SHOWN].clone()},
-    )
-
-
-def of_generator(generator: Generator, scene: Scene, backbone: PretrainedBackbone, seed: int) -> OfImages:
-    """Everything that is asked of one generator."""
-    random = torch.Generator().manual_seed(seed)
-    Z = generator.network.noise_dim
-    z = {kind: draw(NUM_IMAGES, Z, random) for kind, draw in NOISES.items()}
-    own = {kind: made(generator, noise) for kind, noise in z.items()}
-    features = {kind: seen(images, backbone) for kind, images in own.items()}
-    a, b = torch.randn(2, NUM_PAIRS, Z, generator=random)
-    middle = {"straight": middles(a, b, linear_path), "spherical": middles(a, b, spherical_path)}
-    there = {how: seen(made(generator, noise), backbone) for how, noise in middle.items()}
-    step, halved = smoothness(generator, a[:PATHS], b[:PATHS])
-    norms = z["Gaussian"].norm(dim=1) / math.sqrt(Z)
-    usual = to_real(features["Gaussian"], scene.real)
-    changed, repeated = asked_again(generator, seed)
-    ends = a[SHOWN_PAIR], b[SHOWN_PAIR]
-    return OfImages(
-        distance={kind: frechet_distance(f, scene.real).corrected for kind, f in features.items()},
-        changed=changed,
-        repeated=repeated,
-        step=step,
-        halved=halved,
-        norm=norms.mean().item(),
-        spread=norms.std().item(),
-        midpoint={how: (noise.norm(dim=1).mean() / math.sqrt(Z)).item() for how, noise in middle.items()},
-        off={how: frechet_distance(f, features["Gaussian"]).corrected for how, f in there.items()},
-        nearest={how: to_real(f, scene.real) / usual for how, f in there.items()},
-        shown={
-            "samples": own["Gaussian"][:SHOWN].clone(),
-            "straight path": made(generator, linear_path(*ends, SHOWN)),
-            "spherical path": made(generator, spherical_path(*ends, SHOWN)),
-        },
-    )
-
-
-def middles(a: Float[Tensor, "n z"], b: Float[Tensor, "n z"], path: Callable[..., Tensor]) -> Float[Tensor, "n z"]:
-    """Half-way from each row of a to its row of b."""
-    return torch.stack([path(x, y, 3)[1] for x, y in zip(a, b, strict=True)])
-
-
-def smoothness(generator: Generator, a: Float[Tensor, "n z"], b: Float[Tensor, "n z"]) -> tuple[float, float]:
-    """Largest step of the image, by Euclidean distance of the pixels, on spherical paths from a to b: over the distance
-    of the images at the ends, and with twice as many steps over the largest. Means over paths."""
-    steps, halved = [], []
-    for x, y in zip(a, b, strict=True):
-        images = made(generator, spherical_path(x, y, 2 * STEPS + 1)).flatten(1).double()
-        coarse = images[::2].diff(dim=0).norm(dim=1).max()
-        steps.append(coarse / (images[-1] - images[0]).norm())
-        halved.append(images.diff(dim=0).norm(dim=1).max() / coarse)
-    return torch.stack(steps).mean().item(), torch.stack(halved).mean().item()
-
-
-def asked_again(generator: Generator, seed: int) -> tuple[int, int]:
-    """Of 70 images: how many differ when they are asked for again, in twos and one by one; how many of another seed are
-    among them."""
-    first = generator.sample(70, seed=seed).pixels
-    twos = torch.cat([generator.sample(2, seed=seed, start=i).pixels for i in range(0, 70, 2)])
-    few = (0, 1, 37, 63, 64, 69)
-    ones = torch.cat([generator.sample(1, seed=seed, start=i).pixels for i in few])
-    changed = (first != twos).flatten(1).any(dim=1).sum() + (first[list(few)] != ones).flatten(1).any(dim=1).sum()
-    other = generator.sample(70, seed=seed + 1).pixels
-    repeated = (first[:, None] == other[None]).flatten(2).all(dim=2).any(dim=1).sum()
-    return int(changed), int(repeated)
-
-
-def to_real(features: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> float:
-    """Mean distance to the fifth nearest real image: far where there are few."""
-    return torch.cdist(features.double(), real.double()).kthvalue(NEIGHBOUR, dim=1).values.mean().item()
-
-
 def nearness(found: Mapping[str, Tensor]) -> dict[str, float]:
     """Distance to the target over that of noise, of what was made of each of `NOISES` and of another sample."""
-    noise = energy_distance(found[NOISE], found["target"])
-    return {of: energy_distance(found[of], found["target"]) / noise for of in (*NOISES, FRESH)}
+    noise = wasserstein(found[NOISE], found["target"])
+    return {of: wasserstein(found[of], found["target"]) / noise for of in (*NOISES, FRESH)}
 
 
 def _rows(of_points: Points, of_images: Images, scene: Scene) -> tuple[Comparison, ...]:
@@ -332,7 +197,7 @@ def _fine_print(
     of_images: Images,
     scene: Scene,
     recipes: Mapping[str, VAE | GAN],
-    turns: int,
+    steps: int,
     seeds: Sequence[int],
 ) -> tuple[str, ...]:
     noise = scene.distance[NOISE]
@@ -347,10 +212,10 @@ def _fine_print(
         for kind, each in of_images.items()
     )
     return (
-        f"Seeds {list(seeds)}. Known targets have mean 0 and covariance I, and are learned by perceptrons that play "
-        f"{turns} turns from noise of as many dimensions; {NUM_POINTS} points are compared. Images: {len(scene.pool)} "
-        f"to learn from, in epochs: {epochs}; {NUM_IMAGES} generated against {len(scene.real)} test images in "
-        "the backbone's features.",
+        f"Seeds {list(seeds)}. Known targets have mean 0 and covariance I. Perceptrons learn them from noise of as "
+        f"many dimensions, in {steps} steps down the energy distance; {NUM_POINTS} points are compared. Images: "
+        f"{len(scene.pool)} to learn from, in epochs: {epochs}; {NUM_IMAGES} generated against {len(scene.real)} test "
+        "images in the backbone's features.",
         "What another sample of the target gives, over noise: "
         + ", ".join(f"{value:.3f} ({name})" for name, value in {**floors, "images": again}.items())
         + f". What is left above that is the generator's error. A linear map of noise, which gives images the right "

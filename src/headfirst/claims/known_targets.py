@@ -1,8 +1,9 @@
 """Distributions that are known, and generators of points that learn them.
 
 Each has mean 0 and covariance I, as standard normal noise has: no shift, scaling or rotation of the noise is of use.
+The generators descend one distance and are judged by another.
 
-Shape letters: N and M points, D coordinates (1 or 2).
+Shape letters: N points, D coordinates (1 or 2), A directions.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from headfirst.generate import Game, PointDiscriminator, PointGenerator, Round, Rules, play
-from headfirst.train import Batch, Optimisation
+from headfirst.generate import PointGenerator
+from headfirst.train import Batch, Optimisation, train
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
 SPREAD = 0.15
 """Standard deviation about a mode, or about the ring."""
+_DIRECTIONS, _TINY = 32, 1e-12
 _RADIUS = math.sqrt(1 - SPREAD**2)  # of the modes' places, so that each coordinate has variance 1
-_EPOCH = 20  # turns: nothing hangs on it, but the loop orders the samples of an epoch
 
-RULES, HIDDEN, LAYERS, BATCH = Rules(r1=0.1, r2=0.1, ema_decay=0.99), 64, 2, 128
+HIDDEN, LAYERS, BATCH, RATE = 64, 3, 128, 3e-3
+_EPOCH = 10  # steps: nothing hangs on it, but the loop orders the samples of an epoch
 
 
 def two_modes(num: int, generator: torch.Generator) -> Float[Tensor, "n 1"]:
@@ -67,46 +69,49 @@ NOISES: Mapping[str, Callable[[int, int, torch.Generator], Tensor]] = {
 }  # fmt: skip
 
 
-def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, without the bias of few points: a square, 0 where the distributions are the
-    same (below 0 at times), above 0 otherwise.
+def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| without the bias of few points, differentiable: 0 where both are distributed
+    alike (below 0 at times), above 0 otherwise.
 
-    Source: Székely & Rizzo, Journal of Statistical Planning and Inference 2013; a U-statistic of it.
+    Source: Székely & Rizzo, Journal of Statistical Planning and Inference 2013; as a loss Dziugaite, Roy & Ghahramani,
+    UAI 2015.
     """
-    x, y = a.double(), b.double()
-    return 2 * torch.cdist(x, y).mean().item() - torch.pdist(x).mean().item() - torch.pdist(y).mean().item()
+    between = (a[:, None] - b).square().sum(dim=2).add(_TINY).sqrt()  # √ has no slope at 0
+    return 2 * between.mean() - torch.pdist(a).mean() - torch.pdist(b).mean()
 
 
-def fitted(target: Draw, noise: str, seed: int, turns: int) -> PointGenerator:
-    """A perceptron that was trained, against another, to turn noise of as many dimensions into the target."""
+def wasserstein(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> float:
+    """Sliced Wasserstein-1 distance of two equally large samples: mean |sorted a·u - sorted b·u| over 32 directions u
+    that are equally far apart; in one dimension the Wasserstein-1 distance itself."""
+    u = _directions(a.shape[1])
+    return ((a.double() @ u).sort(dim=0).values - (b.double() @ u).sort(dim=0).values).abs().mean().item()
+
+
+def fitted(target: Draw, noise: str, seed: int, steps: int) -> PointGenerator:
+    """A perceptron from noise of as many dimensions to the target, by descent of the energy distance."""
     generator = torch.Generator().manual_seed(seed)
     dim = target(1, generator).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        players = (
-            PointGenerator(dim=dim, noise_dim=dim, hidden=HIDDEN, layers=LAYERS),
-            PointDiscriminator(dim=dim, hidden=HIDDEN, layers=LAYERS),
-        )
-    game = Game(*players)
+        network = PointGenerator(dim=dim, noise_dim=dim, hidden=HIDDEN, layers=LAYERS)
 
-    def rounds(_: Batch) -> Round:
-        return Round(real=target(BATCH, generator), noise=NOISES[noise](BATCH, dim, generator))
+    def loss(_: Batch) -> Tensor:
+        return energy_distance(network(NOISES[noise](BATCH, dim, generator)), target(BATCH, generator))
 
-    optimisation = Optimisation(epochs=turns // _EPOCH, batch_size=BATCH, warmup=0.0, clip_norm=None)
-    play(game, rounds, RULES, optimisation, num_samples=_EPOCH * BATCH, seed=seed)
-    return game.average.eval()
+    optimisation = Optimisation(epochs=steps // _EPOCH, batch_size=BATCH, clip_norm=None, ema_decay=0.99)
+    groups = [{"params": list(network.parameters()), "lr": RATE}]
+    train(network, loss, groups, optimisation, num_samples=_EPOCH * BATCH, seed=seed, optimiser=torch.optim.Adam)
+    return network.eval()
 
 
-def points(name: str, noise: str, seed: int, *, turns: int, num: int, work: Path) -> dict[str, Float[Tensor, "n d"]]:
+def points(name: str, noise: str, seed: int, *, steps: int, num: int, work: Path) -> dict[str, Float[Tensor, "n d"]]:
     """What is compared, `num` points each; from `work` where it was made before.
 
-    Returns:
+    Resteps:
         "target" and "fresh sample": of the target. "noise": standard normal. Each of `NOISES`: what a generator that
         was trained on noise of the kind `noise` makes of it; "Gaussian" of "noise" row by row.
     """
-    key = hashlib.sha256(repr((name, noise, turns, num, SPREAD, RULES, HIDDEN, LAYERS, BATCH)).encode()).hexdigest()[
-        :16
-    ]
+    key = hashlib.sha256(repr((name, noise, steps, num, SPREAD, HIDDEN, LAYERS, BATCH, RATE)).encode()).hexdigest()[:16]
     path = work / f"points-{seed}-{key}.safetensors"
     if not path.is_file():
         target, generator = TARGETS[name], torch.Generator().manual_seed(2**20 + seed)
@@ -114,7 +119,7 @@ def points(name: str, noise: str, seed: int, *, turns: int, num: int, work: Path
         dim = drawn["target"].shape[1]
         drawn["noise"] = gaussian(num, dim, generator)
         others = {kind: draw(num, dim, generator) for kind, draw in NOISES.items()}
-        network = fitted(target, noise, seed, turns)
+        network = fitted(target, noise, seed, steps)
         with torch.inference_mode():
             made = {kind: network(z) for kind, z in {**others, "Gaussian": drawn["noise"]}.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,3 +132,10 @@ def points(name: str, noise: str, seed: int, *, turns: int, num: int, work: Path
 def _around(angle: Float[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n 2"]:
     places = math.sqrt(2) * _RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
     return places + SPREAD * torch.randn(len(angle), 2, generator=generator)
+
+
+def _directions(dim: int) -> Float[Tensor, "d a"]:
+    if dim == 1:
+        return torch.ones(1, 1, dtype=torch.float64)
+    angle = math.pi * torch.arange(_DIRECTIONS, dtype=torch.float64) / _DIRECTIONS
+    return torch.stack([angle.cos(), angle.sin()])
