@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,8 +37,8 @@ class World:
         self.embedded = 0
         monkeypatch.setattr(claim, "LABELS", (1, 5, 10))
         monkeypatch.setattr(claim, "networks", lambda *_: [
-            claim.Network(name="net", make=self.start, pretexts=("contrast", "rotation", "jigsaw")),
-            claim.Network(name="vit", make=self.start, pretexts=("masked images",)),
+            claim.Network(name="net", make=partial(self.start, "net"), pretexts=("contrast", "rotation", "jigsaw")),
+            claim.Network(name="vit", make=partial(self.start, "vit"), pretexts=("masked images",)),
         ])  # fmt: skip
         monkeypatch.setattr(claim.Pictures, "seen_by", lambda pictures, _: pictures)
         monkeypatch.setattr(claim.Pictures, "fingerprint", "planted")
@@ -51,8 +52,8 @@ class World:
         self.images = ImageSet(name="planted", splits=splits, classes=CLASSES)
 
     @staticmethod
-    def start(seed: int) -> SimpleNamespace:
-        return SimpleNamespace(fingerprint=f"{seed}")
+    def start(network: str, seed: int) -> SimpleNamespace:
+        return SimpleNamespace(fingerprint=f"{network} {seed}")
 
     @property
     def pretrain(self) -> Callable[..., str]:

@@ -6,7 +6,7 @@ architecture is used: its weights have seen images, perhaps these. A pretext tha
 network of its kind.
 
 What is kept under `work`: the features of every finished pre-training, what every training from scratch says, and the
-checkpoints of the pre-training that is running.
+checkpoints of the pre-trainings that are running. They run side by side (`side_by_side`), and are then read.
 
 Shape letters: P pre-trainings, S draws of labelled images, N images.
 """
@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from headfirst.adapt import FineTune
 from headfirst.claims.claim import ClaimResult, Comparison, judged
@@ -29,7 +31,7 @@ from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
 from headfirst.data import Handwriting, ImageSet, ImageSplit, few_shot, prepare_split, shuffled_by_name, unlabelled_pool
 from headfirst.errors import DataError, DistortionWarning, InputError
 from headfirst.evaluation import load_predictions, save_predictions
-from headfirst.features import load_features, save_features
+from headfirst.features import load_features, save_features, side_by_side
 from headfirst.metrics import Interval
 from headfirst.nn import PretrainedBackbone, untrained_backbone
 from headfirst.pretrain import Jigsaw, Masked, Pretext, Pretraining, Rotation, SimCLR
@@ -46,8 +48,8 @@ RAW, SCRATCH = "raw pixels", "from scratch"
 
 SMALL = {"small-resnet": ("contrast", "rotation", "jigsaw"), "small-vit": ("masked images",)}
 SIDE = 32
-SEEN = {"contrast": 28_000, "rotation": 21_000, "jigsaw": 38_000, "masked images": 16_000}
-"""Images that a pre-training sees, over and over: about half a minute on one core each, of the small networks."""
+SEEN = {"contrast": 40_000, "rotation": 30_000, "jigsaw": 55_000, "masked images": 23_000}
+"""Images that a pre-training sees, over and over: about three quarters of a minute on one core each, small networks."""
 QUICK_SHARE = 6
 BATCH_SIZE = {"contrast": 128, "rotation": 128, "jigsaw": 128, "masked images": 64}
 RATE = 2e-3
@@ -57,9 +59,8 @@ MIN_STEPS, QUICK_STEPS, MIN_EPOCHS = 150, 75, 10
 RATES, QUICK_RATES = (3e-4, 1e-3, 3e-3), (1e-3,)
 MIN_DRAWS = 3
 
-Arms = dict[
-    str, Mapping[str, Features] | list[Mapping[str, Features]] | Callable[[int, int], Mapping[str, Predictions]]
-]
+Arms = dict[str, Any]
+"""Name → features of each split, a list of such, or a training: (labels a class, draw) → predictions of each split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,21 +124,25 @@ def run(
         backbone: its architecture is what is trained, from nothing; None takes small networks.
         seeds: of the pre-trainings; there are as many draws of labels, at least `MIN_DRAWS`.
     """
+    if work is None:
+        with TemporaryDirectory(prefix="headfirst-claim-1-") as folder:
+            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     several = networks(backbone, unlabelled_pool(data))
     labels, draws = labels_of(data, QUICK_LABELS if quick else LABELS), max(MIN_DRAWS, len(seeds))
     pictures = looked_at(ready(data, several[0].make(0), progress), max(labels), draws)
     recipes = {name: recipe_of(name, pictures, quick=quick) for name in PRETEXTS}
     rates, steps = (QUICK_RATES, QUICK_STEPS) if quick else (RATES, MIN_STEPS)
     arms: Arms = {RAW: {name: raw_pixels(split) for name, split in pictures.embedded.items()}}
+    jobs: list[Callable[[], object]] = []
     for network in several:
         seen = pictures.seen_by(network.make(0))
-        arms[network.scratch] = _from_scratch(network, seen, rates, steps, work, progress)
+        arms[network.scratch] = _from_scratch(network, seen, rates, steps, work)
+        jobs += [partial(_all_draws, network, seen, rates, steps, work, k, draws) for k in labels]
         for name in network.pretexts:
-            taught = []
-            for i, seed in enumerate(seeds):
-                taught.append(_pretrained(network, recipes[name], seen, seed, work, progress))
-                progress(f"pre-trainings ({name})", i + 1, len(seeds))
-            arms[name] = taught
+            made = [partial(_pretrained, network, recipes[name], seen, seed, work) for seed in seeds]
+            jobs, arms[name] = jobs + made, made
+    side_by_side(jobs, stage="trainings", progress=progress)
+    arms = {name: [job() for job in each] if isinstance(each, list) else each for name, each in arms.items()}
     scratch = {name: network.scratch for network in several for name in network.pretexts}
     others = [arm for arm in scratch.values() if arm != SCRATCH]
     found = label_efficiency(arms, pictures.train, shots=labels, draws=draws, splits=tuple(pictures.asked),
@@ -229,28 +234,32 @@ def _pretrained(
     recipe: Pretraining,
     pictures: Pictures,
     seed: int,
-    work: Path | None,
-    progress: Progress,
+    work: Path,
 ) -> Mapping[str, Features]:
     """Features after one pre-training; from `work` where it was finished before."""
     start = network.make(seed)
     key = _hash(start.fingerprint, repr(recipe), str(seed), pictures.fingerprint)
-    folder = None if work is None else work / f"{recipe.pretext.method}-{seed}-{key}"
-    files = {} if folder is None else {split: folder / f"{split}.safetensors" for split in pictures.embedded}
-    if files and all(file.is_file() for file in files.values()):
-        return {split: load_features(file) for split, file in files.items()}
-    training = None if folder is None else folder / "training"
-    taught = recipe.fit(start, pictures.pool, seed=seed, directory=training, progress=progress)
-    features = {split: embed_unstored(taught, images) for split, images in pictures.embedded.items()}
-    for split, file in files.items():
-        save_features(features[split], file)
-    if training is not None:
-        shutil.rmtree(training, ignore_errors=True)
-    return features
+    folder = work / f"{recipe.pretext.method}-{seed}-{key}"
+    files = {split: folder / f"{split}.safetensors" for split in pictures.embedded}
+    if not all(file.is_file() for file in files.values()):
+        taught = recipe.fit(start, pictures.pool, seed=seed, directory=folder / "training")
+        for split, images in pictures.embedded.items():
+            save_features(embed_unstored(taught, images), files[split])
+        shutil.rmtree(folder / "training", ignore_errors=True)
+    return {split: load_features(file) for split, file in files.items()}
+
+
+def _all_draws(
+    network: Network, pictures: Pictures, rates: tuple[float, ...], steps: int, work: Path, k: int, draws: int
+) -> None:
+    """The trainings from scratch with k labels a class, into `work`."""
+    fit = _from_scratch(network, pictures, rates, steps, work)
+    for draw in range(draws):
+        fit(k, draw)
 
 
 def _from_scratch(
-    network: Network, pictures: Pictures, rates: tuple[float, ...], steps: int, work: Path | None, progress: Progress
+    network: Network, pictures: Pictures, rates: tuple[float, ...], steps: int, work: Path
 ) -> Callable[[int, int], Mapping[str, Predictions]]:
     """(labels a class, draw) → what the network says, trained on that draw alone from weights drawn with it.
 
@@ -264,18 +273,15 @@ def _from_scratch(
         recipe = FineTune(epochs=_epochs(len(few), steps), lr=lr, lr_grid=rates, layer_decay=1.0,
                           mirror=pictures.mirror, train_batch_norm=True)  # fmt: skip
         key = _hash(start.fingerprint, repr(recipe), str(draw), pictures.fingerprint)
-        path = None if work is None else work / f"scratch-{k}-{draw}-{key}.safetensors"
-        if path is not None and path.is_file():
-            predictions, record = load_predictions(path)
-        else:
+        path = work / f"scratch-{k}-{draw}-{key}.safetensors"
+        if not path.is_file():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DistortionWarning)  # there is nothing to distort
                 val = pictures.val if lr is None else None  # only a choice needs it
-                model = recipe.fit(start, few, val, seed=draw, progress=progress)
-            predictions = [model.predictions(split) for split in pictures.asked.values()]
-            record = {"lr": model.record["lr"]}
-            if path is not None:
-                save_predictions(predictions, path, record=record)
+                model = recipe.fit(start, few, val, seed=draw)
+            said = [model.predictions(split) for split in pictures.asked.values()]
+            save_predictions(said, path, record={"lr": model.record["lr"]})
+        predictions, record = load_predictions(path)
         chosen.setdefault(k, record["lr"])
         return {each.split: each for each in predictions}
 

@@ -6,6 +6,7 @@ from headfirst.features.export import save_embeddings
 from headfirst.features.extract import embed
 from headfirst.features.file import load_features, save_features
 from headfirst.features.nearest import Nearest, nearest
+from headfirst.features.side_by_side import side_by_side
 from headfirst.features.store import CacheInfo, cache_info, clear_cache
 from headfirst.features.streaming import Streamed, stream
 from headfirst.features.threads import free_threads, kept_threads, torch_threads
@@ -27,6 +28,7 @@ __all__ = [
     "recall",
     "save_embeddings",
     "save_features",
+    "side_by_side",
     "stream",
     "torch_threads",
 ]

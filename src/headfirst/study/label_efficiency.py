@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from headfirst.data import ImageSplit
 from headfirst.errors import InputError, did_you_mean
+from headfirst.features import side_by_side
 from headfirst.metrics import Interval, crossed_difference, crossed_interval
 from headfirst.study.label_arms import Arm, labelled_ids, right_by_draw
 from headfirst.types import Progress, silent
@@ -203,10 +205,13 @@ def label_efficiency(
     seeds = range(seed, seed + draws)
     asked = {split: labelled_ids(arms, split) for split in splits}
     right: dict[tuple[str, int], dict[str, Tensor]] = {}
-    for i, k in enumerate(shots):
-        for j, (name, arm) in enumerate(arms.items()):
-            right[name, k] = right_by_draw(name, arm, train, k, seeds, asked)
-            progress("few labels", i * len(arms) + j + 1, len(shots) * len(arms))
+    trained = [(name, k) for k in shots for name, arm in arms.items() if callable(arm)]
+    for done, (name, k) in enumerate(trained, 1):
+        right[name, k] = right_by_draw(name, arms[name], train, k, seeds, asked)
+        progress("few labels, trained", done, len(trained))
+    probed = [(name, k) for k in shots for name, arm in arms.items() if not callable(arm)]
+    jobs = [partial(right_by_draw, name, arms[name], train, k, seeds, asked) for name, k in probed]
+    right |= dict(zip(probed, side_by_side(jobs, stage="few labels", progress=progress), strict=True))
     _require_same_images(right, shots[0], splits)
     accuracies = tuple(
         ArmAccuracy(arm=name, split=split, labels=k, n=x.shape[2], draws=x.shape[1], pretrainings=x.shape[0],
