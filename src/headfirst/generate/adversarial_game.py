@@ -3,9 +3,8 @@
 What enters: both networks, a function from a batch to its `Round`, the `Rules`. What leaves: a generator whose weights
 are the moving average of those that played.
 
-The players take turns: even steps are the discriminator's, odd ones the generator's. Each sees the other as it is after
-its last move. (Both moving at once on one scalar shares a pass through the generator; on the 25-mode grid it covered
-the same modes in as many updates, less sharply.)
+The players take turns: even steps are the discriminator's, odd ones the generator's, so that each answers the other's
+last move. Both moving at once would share a pass through the generator, and was not tried.
 """
 
 from __future__ import annotations

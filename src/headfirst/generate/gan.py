@@ -74,9 +74,9 @@ class GAN:
     noise_dim: int = 64
     width: int = 16
     losses: Losses = RELATIVISTIC
-    r1: float = 0.25
-    r2: float = 0.25
-    anneal: float = 0.1
+    r1: float = 0.5
+    r2: float = 0.5
+    anneal: float = 1.0
     lazy: int = 8
     spectral: bool = False
     conditional: bool | None = None

@@ -101,7 +101,9 @@ DEFAULT = Rules(r1=0.08, r2=0.08, anneal=0.3, lazy=4, lr=3e-3, ema_decay=0.99)
 class GridGAN:
     """Two perceptrons that play for the 25-mode grid.
 
-    The default covers 25 of 25 modes with each of ten seeds (`bench/grid25.py`); `collapsing()` loses most of them.
+    With seed 0 the default put 56 % of its points within 3σ of 18 modes, in even shares (their distance of 0.447
+    is nearly all points of no mode), and others near the rest; `collapsing()` put 99.9 % into one mode after 3,000
+    turns. `bench/grid25.py` measures more seeds.
 
     Attributes:
         rules: of the game.
@@ -161,7 +163,7 @@ class GridGAN:
 
     @classmethod
     def collapsing(cls) -> GridGAN:
-        """The same players without penalties, under the non-saturating loss: most modes are lost with most seeds."""
+        """The same players without penalties, under the non-saturating loss, which settles on few modes."""
         return cls(rules=Rules(losses=NON_SATURATING, lr=3e-3, ema_decay=0.99))
 
 
