@@ -143,6 +143,19 @@ class TestLinear:
         assert bound(made, some, draws=300, seed=7).per_image[36].item() == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_loss_is_its_two_terms(uci: Pictures):
+    network, x, e = linear(), uci.batch(), torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    location, spread = network.encode(x, None)
+    q = torch.distributions.Normal(location, (spread / 2).exp())
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(dim=0)
+    decoded = network.decode(location + (spread / 2).exp() * e, None)
+    reconstruction = torch.distributions.Normal(decoded, VARIANCE**0.5).log_prob(x).sum(dim=(1, 2, 3)).mean()
+    floor = kl.sort().values[1:3].mean().item()
+    for beta, minimum, held in ((2.5, 0.0, kl), (2.5, floor, kl.clamp(min=floor)), (0.0, 0.0, kl)):
+        found = vae_loss(network, x, None, e, beta=beta, minimum=minimum)
+        assert found.item() == pytest.approx((beta * held.sum() - reconstruction).item(), rel=1e-5)
+
+
 class TestTraining:
     def test_after_a_stop_it_ends_in_the_same_bits(self, tmp_path: Path):
         images, recipe = make_split("train", 48, seed=0), VAE(epochs=6, **LITTLE)

@@ -91,10 +91,10 @@ class VAE:
     beta: float = 1.0
     warmup: float = 0.1
     free_bits: float = 0.0
-    epochs: int = 60
-    batch_size: int = 64
+    epochs: int = 30
+    batch_size: int = 32
     lr: float = 2e-3
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     ema_decay: float | None = None
     conditional: bool | None = None
     size: int | None = None
@@ -230,6 +230,7 @@ def _trained(run: _Run, watch: Callable[[int, Generator], None]) -> Generator:
     readings = {line["epoch"]: line for line in read_lines(log)}
     epochs = run.recipe.epochs
     every = -(-epochs // READINGS)
+    generator = None
     for epoch in sorted({*range(every, epochs + 1, every), epochs}):
         if epoch in readings and epoch != epochs:
             continue
@@ -240,6 +241,7 @@ def _trained(run: _Run, watch: Callable[[int, Generator], None]) -> Generator:
             append_line(log, readings[epoch])
         generator = replace(generator, record=_record(run, record, [readings[e] for e in sorted(readings)]))
         watch(epoch, generator)
+    assert generator is not None  # the last epoch is never passed over
     return generator
 
 
