@@ -33,6 +33,7 @@ from headfirst.claims.images_of_noise import (
 from headfirst.claims.known_targets import NOISES, TARGETS, points, wasserstein
 from headfirst.claims.trained import strip, trained
 from headfirst.data import ImageSet
+from headfirst.features import side_by_side
 from headfirst.generate import GAN, VAE
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Progress, silent
@@ -90,9 +91,7 @@ def run(
         *(partial(points, *each, seed, steps=steps, num=NUM_POINTS, work=work) for each in learned for seed in seeds),
         *(partial(trained, recipe, scene.pool, seed, work) for recipe in recipes.values() for seed in seeds),
     ]
-    for i, job in enumerate(jobs):
-        job()
-        progress("trainings", i + 1, len(jobs))
+    side_by_side(jobs, stage="trainings", progress=progress)
     drawn = {each: [points(*each, seed, steps=steps, num=NUM_POINTS, work=work) for seed in seeds] for each in learned}
     of_points = {each: [nearness(found) for found in of_seeds] for each, of_seeds in drawn.items()}
     of_images = {

@@ -27,6 +27,7 @@ from headfirst.claims.experiment import ready
 from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
 from headfirst.claims.trained import made, seen, strip, trained
 from headfirst.data import ImageSet, ImageSplit, shuffled_by_name
+from headfirst.features import side_by_side
 from headfirst.generate import VAE, Generator, Pictures, elbo, encode, latent_diagnostics, pictures
 from headfirst.metrics import frechet_distance
 from headfirst.nn import PretrainedBackbone
@@ -105,9 +106,7 @@ def run(
     recipe = QUICK_RECIPE if quick else RECIPE
     recipes = {beta: replace(recipe, beta=beta) for beta in BETAS}
     jobs = [partial(trained, each, scene.pool, seed, work) for each in recipes.values() for seed in seeds]
-    for i, job in enumerate(jobs):
-        job()
-        progress("trainings", i + 1, len(jobs))
+    side_by_side(jobs, stage="trainings", progress=progress)
     sweep = {
         beta: [measured(trained(each, scene.pool, seed, work), scene, backbone, seed) for seed in seeds]
         for beta, each in recipes.items()
