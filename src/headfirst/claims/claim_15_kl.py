@@ -43,8 +43,8 @@ FAR = 10.0
 SAME = 0.01
 """Relative difference of Monte Carlo's KL and the closed form that counts as none."""
 
-RECIPE = VAE(width=16, hidden=128, epochs=15, conditional=False)
-QUICK_RECIPE = VAE(width=16, hidden=128, epochs=8, conditional=False)
+RECIPE = VAE(width=16, hidden=128, epochs=10, conditional=False)
+QUICK_RECIPE = VAE(width=16, hidden=128, epochs=5, conditional=False)
 NUM_IMAGES, DRAWS = 1000, 64
 SHOWN = 10
 
