@@ -66,7 +66,6 @@ RETRAINED = next(iter(TARGETS))
 Points = Mapping[tuple[str, str], list[Mapping[str, float]]]
 """(target, noise that it was trained on) → for each seed, `nearness` of each of `NOISES` and of `FRESH`."""
 
-
 Images = Mapping[str, list[OfImages]]
 """Kind of generator → for each seed."""
 
@@ -125,8 +124,7 @@ def _rows(of_points: Points, of_images: Images, scene: Scene) -> tuple[Compariso
     every = [found for each in of_images.values() for found in each]
     rows = [
         judged(f"{target}: distance to it, generated over noise",
-               over_seeds([found["Gaussian"] for found in each]), "below", NEAR,
-               primary=trained_on == "Gaussian")
+               over_seeds([found["Gaussian"] for found in each]), "below", NEAR)
         for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
     ]  # fmt: skip
     rows += [
@@ -220,9 +218,10 @@ def _fine_print(
         + ", ".join(f"{value:.3f} ({name})" for name, value in {**floors, "images": again}.items())
         + f". What is left above that is the generator's error. A linear map of noise, which gives images the right "
         f"mean and covariance, is at {linear:.3f}.",
-        "The noise need not be Gaussian. A generator needs the noise that it was trained with: other noise of the same "
-        "mean and variance does it harm where it has few dimensions, and one that is trained with uniform noise does "
-        "as well with that. With many dimensions the first layer adds them up, and their sums are all but Gaussian.",
+        "The noise need not be Gaussian: a generator needs the noise that it was trained with. The rows on uniform and "
+        "skewed noise, of the same mean and variance, say what other noise does to one that was trained with Gaussian "
+        "noise, and how near one comes that was trained with uniform noise. Of many dimensions the first layer makes "
+        "sums, which are nearly Gaussian whatever the noise.",
         f"Noise lies near a sphere: its norm is {spheres}, so half-way on a straight line it is too short, √½ of that. "
         "What that does to the images is in the last rows as it was found: nearness to real images says how typical "
         "they are, distance to the generator's samples also how varied.",
