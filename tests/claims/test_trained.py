@@ -16,7 +16,7 @@ from headfirst.features import embed
 from headfirst.generate import VAE, pictures
 from headfirst.nn import PretrainedBackbone
 
-SMALL = VAE(latent_dim=2, width=4, hidden=4, epochs=1, conditional=False, fewest=10)
+SMALL = VAE(latent_dim=2, width=4, hidden=4, epochs=2, batch_size=8, conditional=False, fewest=10)
 
 
 def test_a_training_is_done_once(images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
