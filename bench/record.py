@@ -38,7 +38,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of everything that decides the figures."""
-    packages = ("headfirst", "torch", "transformers", "Pillow", "simplejpeg", "numpy", "scikit-learn")
+    packages = ("headfirst", "torch", "transformers", "Pillow", "simplejpeg", "numpy", "scikit-learn", "scipy")
     found = {"python": platform.python_version()}
     for package in packages:
         try:

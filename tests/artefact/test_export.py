@@ -17,7 +17,7 @@ from PIL import Image
 
 import headfirst.artefact.export as exporting
 import headfirst.artefact.graph as tracing
-from headfirst.adapt import KNN, Calibration, LinearProbe, TunedModel, on_backbone
+from headfirst.adapt import KNN, Calibration, GaussianNaiveBayes, LinearProbe, TunedModel, on_backbone
 from headfirst.artefact import Exported, export_model, load_model, save_model, verify_model
 from headfirst.artefact.runtimes import RUNNERS
 from headfirst.artefact.seal import sealed
@@ -204,11 +204,12 @@ def test_int8_that_changes_classes_is_refused(traced, copied: Path, digits, monk
     assert not list((copied / "exports").glob("*int8*"))
 
 
-def test_neighbours_are_exported_too(digits, tmp_path: Path):
+@pytest.mark.parametrize("recipe", [KNN(k=5), GaussianNaiveBayes()], ids=["knn", "naive-bayes"])
+def test_heads_that_are_not_linear_are_exported_too(digits, tmp_path: Path, recipe: KNN | GaussianNaiveBayes):
     backbone = load_backbone("builtin/glyph")
-    model = on_backbone(backbone, KNN(k=5).fit(embed(backbone, digits["train"])))
-    made = export_model(save_model(model, tmp_path / "knn"), "onnx", out=tmp_path / "knn.onnx")
-    assert made.graph == tmp_path / "knn.onnx"
+    model = on_backbone(backbone, recipe.fit(embed(backbone, digits["train"])))
+    made = export_model(save_model(model, tmp_path / "model"), "onnx", out=tmp_path / "model.onnx")
+    assert made.graph == tmp_path / "model.onnx"
     assert relative_difference(RUNNERS["onnx"](made.graph), model, digits["test"], 16) < 1e-4
 
 

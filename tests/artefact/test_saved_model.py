@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from headfirst.adapt import KNN, Calibration, FineTune, LinearProbe, TunedModel, on_backbone
+from headfirst.adapt import KNN, LDA, Calibration, FineTune, GaussianNaiveBayes, LinearProbe, TunedModel, on_backbone
 from headfirst.artefact import load_model, save_model
 from headfirst.artefact.golden import golden_images
 from headfirst.artefact.seal import sealed
@@ -29,12 +29,14 @@ def models(backbone: PretrainedBackbone, images: ImageSet) -> dict[str, TunedMod
     features = embed(backbone, images["train"])
     return {
         "knn": on_backbone(backbone, KNN().fit(features)),
+        "lda": on_backbone(backbone, LDA().fit(features)),
+        "naive-bayes": on_backbone(backbone, GaussianNaiveBayes().fit(features)),
         "probe": on_backbone(backbone, LinearProbe().fit(features)),
         "finetune": FineTune(epochs=1, batch_size=8, lr=1e-2).fit(backbone, images["train"], seed=0),
     }
 
 
-@pytest.mark.parametrize("method", ["knn", "probe", "finetune"])
+@pytest.mark.parametrize("method", ["knn", "lda", "naive-bayes", "probe", "finetune"])
 def test_round_trip_is_bit_exact(models: dict[str, TunedModel], images: ImageSet, tmp_path: Path, method: str):
     save_model(models[method], tmp_path / "model", data={"name": "colours"})
     loaded = load_model(tmp_path / "model")

@@ -83,13 +83,15 @@ def test_evaluate_tells_any_folder_from_home(headfirst, finished: Path, photos: 
 
 def test_verbs_read_each_others_files(headfirst, photos: Path, tiny_directory: Path, tmp_path: Path):
     headfirst("embed", photos, "--backbone", tiny_directory, "--out", tmp_path / "features", "--quiet")
-    headfirst(
-        "adapt", tmp_path / "features", "--backbone", tiny_directory, "--method", "probe", "--out", tmp_path / "p"
-    )
+    on_features = ("probe", "lda", "naive-bayes")
+    for method in on_features:
+        headfirst(
+            "adapt", tmp_path / "features", "--backbone", tiny_directory, "--method", method, "--out", tmp_path / method
+        )
     headfirst("adapt", photos, "--backbone", tiny_directory, "--method", "wise-ft", "--out", tmp_path / "w", "--quiet")
-    done = headfirst("evaluate", photos, tmp_path / "p", tmp_path / "w", "--out", tmp_path / "r", "--json", "--quiet")
-    rows = json.loads(done.stdout)["rows"]
-    assert {row["method"] for row in rows} == {"probe", "wise-ft"}
+    models = [tmp_path / name for name in (*on_features, "w")]
+    done = headfirst("evaluate", photos, *models, "--out", tmp_path / "r", "--json", "--quiet")
+    assert {row["method"] for row in json.loads(done.stdout)["rows"]} == {*on_features, "wise-ft"}
     page = (tmp_path / "r" / "report.html").read_bytes()
     (tmp_path / "r" / "report.html").unlink()
     headfirst("report", tmp_path / "r")

@@ -83,6 +83,70 @@ def test_a_square_of_a_length(factor):
         assert getattr(scaled, name) == pytest.approx(factor**2 * getattr(found, name), rel=1e-9)
 
 
+def spread(decades):
+    """Symmetric, 40 × 40, with eigenvalues from 1 to 10^-decades; and those eigenvalues."""
+    basis, values = torch.linalg.qr(normal(22, 40, 40)).Q, torch.logspace(0, -decades, 40, dtype=torch.float64)
+    return basis * values @ basis.T, values
+
+
+@pytest.mark.parametrize("decades", [1, 4, 6, 8, 11])
+def test_the_nuclear_norm_keeps_its_digits(decades, monkeypatch):
+    """Eigenvalues of K Kᵀ hold only half the digits of what is small; where that matters they are not taken."""
+    K, values = spread(decades)
+    turned = K @ torch.linalg.qr(normal(23, 40, 40)).Q
+    taken, singular_values = [], torch.linalg.svdvals
+    monkeypatch.setattr(torch.linalg, "svdvals", lambda K: taken.append(K) or singular_values(K))
+    assert frechet._nuclear_norm(turned) == pytest.approx(values.sum().item(), rel=1e-9)
+    assert bool(taken) == (decades > 6)
+    assert frechet._nuclear_norm(turned[:7]) == pytest.approx(singular_values(turned[:7]).sum().item(), rel=1e-9)
+    assert frechet._nuclear_norm(turned[:, :7]) == pytest.approx(singular_values(turned[:, :7]).sum().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1e-280, 1e-150, 1e140])
+def test_known_covariances_of_any_scale(factor):
+    a, b, mean = spread(2)[0], spread(1)[0] + 0.1, torch.zeros(40)
+    found, scaled = (frechet_distance_gaussian(mean, x * a, mean, x * b).value for x in (1.0, factor))
+    assert scaled == pytest.approx(factor * found, rel=1e-9)
+    assert found > 1
+
+
+def test_known_covariances_that_are_zero_or_of_low_rank():
+    rank_3 = mixed(24, 4, 10)
+    C, mean, zero = torch.cov(rank_3.T), torch.zeros(10), torch.zeros(10, 10)
+    assert frechet_distance_gaussian(mean, zero, mean + 1, zero).value == 10
+    for a, b in ((C, zero), (zero, C)):
+        assert frechet_distance_gaussian(mean, a, mean, b).value == pytest.approx(C.trace().item())
+    assert frechet_distance_gaussian(mean, C, mean, 4 * C).value == pytest.approx(C.trace().item())
+
+
+def test_tails_are_the_sum_over_fourth_cumulants():
+    z, s, u = normal(25, 30, 4).square(), torch.tensor([2.0, 1.0, 0.5, 0.25]).double(), 29
+    total = 0.0
+    for i in range(4):
+        for j in range(4):
+            moment = (z[:, i] ** 2 * z[:, j] ** 2).mean() * (30**2 * 31 / 29**3)
+            cumulant = moment - s[i] ** 2 * s[j] ** 2 - (2 * s[i] ** 4 if i == j else 0)
+            total += cumulant / (s[i] * s[j] * (s[i] + s[j]))
+    assert frechet._tails(z, s, u) == pytest.approx((total / (4 * u)).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("u", "v"), [(50, 50), (31, 90)])
+def test_the_correction_does_not_depend_on_its_blocks(u, v, monkeypatch):
+    s = torch.cat([torch.linspace(0.1, 3, 27).double(), torch.full((3,), 2.0).double()])  # equal ones too
+    whole = frechet._fidelity(s, u, v)
+    monkeypatch.setattr(frechet, "_SHIFTS", 7 * len(s))
+    assert frechet._fidelity(s, u, v) == pytest.approx(whole, rel=1e-13)
+
+
+@pytest.mark.parametrize("size", [31.0, 300.0])
+def test_the_secular_equation_is_solved(size):
+    squares = torch.linspace(0.1, 3, 30).double().square()
+    x = squares - frechet._below(squares, size)
+    assert (squares / (squares - x[:, None])).sum(dim=1).tolist() == pytest.approx([size] * 30, rel=1e-9)
+    assert (x[1:] > squares[:-1]).all()
+    assert (x < squares).all()
+
+
 def draws(num, n, m, d, *, sigma=1.0, decay=0.0, tails=None):
     scale = torch.arange(1, d + 1, dtype=torch.float64) ** -decay
     found = []
@@ -185,6 +249,7 @@ X, C = torch.eye(5), torch.eye(3)
         (lambda: frechet_distance_gaussian(X[0], C, X[0], C), "must be 5 × 5"),
         (lambda: frechet_distance_gaussian(C[0], C, X[0], C), "one length, got 3 and 5"),
         (lambda: frechet_distance_gaussian(C[0], C, C[0], -C), "no negative eigenvalue, got -1"),
+        (lambda: frechet_distance_gaussian(C[0], C, C[0], C - 0.5), "no negative eigenvalue, got -0.5"),
         (lambda: frechet_distance_gaussian(C[0], C, C[0], torch.tril(C + 1)), "symmetric"),
     ],
 )

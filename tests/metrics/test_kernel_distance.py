@@ -61,6 +61,19 @@ def test_intervals_hold_the_truth(shift):
     assert abs(np.mean([one.corrected for one in found]) - truth) < 3 * spread / 200**0.5
 
 
+@pytest.mark.parametrize("block", [1, 50, 29 * 12, 2**20])
+def test_the_halves_of_a_symmetric_kernel_are_the_whole(block, monkeypatch):
+    """Means by row and what rows leave of the variance, from the whole matrix of kernel values."""
+    monkeypatch.setattr(kernel, "_BLOCK", block)
+    a = normal(7, 29, 6) + 0.3
+    whole = ((a @ a.T / 6 + 1) ** 3).fill_diagonal_(0)
+    found = kernel._within(a)
+    by_row = whole.sum(dim=1) / 28
+    left = whole.square().sum() / (29 * 28) - 2 * by_row.var(correction=0) - by_row.mean() ** 2
+    assert found.rows.tolist() == pytest.approx(by_row.tolist(), rel=1e-12)
+    assert found.interaction == pytest.approx(left.item(), rel=1e-12)
+
+
 def test_identical_and_constant_features():
     a = normal(6, 30, 4)
     same = kernel_distance(a, a)

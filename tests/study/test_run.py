@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from headfirst.adapt import FineTune
+from headfirst.adapt import LDA, FineTune, GaussianNaiveBayes
 from headfirst.adapt.tuned import module_fingerprint
 from headfirst.artefact import load_model
 from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
@@ -26,7 +26,7 @@ from headfirst.nn import PretrainedBackbone, load_backbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
 from headfirst.study.fits import Fits
-from headfirst.types import Report
+from headfirst.types import Features, Report
 from tiny import make_images
 
 RECIPE = Run(shots=6, seeds=2, tuning=FineTune(epochs=3, batch_size=6, lr_grid=(1e-3, 1e-2)))
@@ -151,6 +151,36 @@ def test_methods_bring_what_they_need():
     assert Run(methods=("knn",)).all_methods == ("knn", "probe")
     with pytest.raises(InputError, match="did you mean 'lp-ft'"):
         Run(methods=("lpft",))
+
+
+def test_generative_classifiers_are_run_where_they_are_named(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path
+):
+    assert not {"lda", "naive-bayes"} & set(Run().all_methods)
+    report = run(images, backbone, Run(methods=("naive-bayes", "lda"), seeds=2), out=tmp_path)
+    accuracies = [row for row in report.rows if row.metric == "accuracy" and row.split == "test"]
+    assert [row.method for row in accuracies] == ["lda", "naive-bayes", "probe"]
+    assert all(row.value > 0.9 for row in accuracies)  # the colours are easy to tell
+    assert [cost.trained_parameters for cost in report.costs] == [3 * 12 + 3, 2 * 3 * 12 + 3, 3 * 12 + 3]
+    assert 0 < report.recipe["models"]["lda"]["shrinkage"] <= 1
+    assert load_model(tmp_path / "model").method == report.recommendation.method
+
+
+@pytest.mark.parametrize(("method", "recipe"), [("lda", LDA), ("naive-bayes", GaussianNaiveBayes)])
+def test_a_generative_classifier_that_loses_to_the_probe_is_not_shipped(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method, recipe
+):
+    """Its labels are turned round before it sees them."""
+
+    class Misled:
+        def fit(self, features: Features):
+            return recipe().fit(dataclasses.replace(features, labels=(features.labels + 1) % 3))
+
+    monkeypatch.setattr(f"headfirst.study.fits.{recipe.__name__}", Misled)
+    report = run(images, backbone, Run(methods=(method,), seeds=1), out=tmp_path)
+    assert report.recommendation.method == "probe"
+    assert f"{method} was ruled out: at home it is -" in report.recommendation.reason
+    assert load_model(tmp_path / "model").method == "probe"
 
 
 def test_missing_splits_and_short_classes_are_refused_before_any_work(

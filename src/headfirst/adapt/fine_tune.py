@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from headfirst.adapt.heads import as_module
+from headfirst.adapt.heads import LinearModel, as_module
 from headfirst.adapt.learning_rate import Trial, at_best_rate, check_rates, tuned_model
-from headfirst.adapt.linear_probe import LinearProbe, LinearProbeModel
+from headfirst.adapt.linear_probe import LinearProbe
 from headfirst.adapt.tuned import TunedModel
 from headfirst.adapt.tuning import Tuning, tune
-from headfirst.adapt.zero_shot import ZeroShotModel
 from headfirst.data import ImageSplit, prepare_split
 from headfirst.errors import InputError
 from headfirst.features import embed
@@ -91,7 +90,7 @@ class FineTune:
         train: ImageSplit,
         *,
         seed: int,
-        head: LinearProbeModel | ZeroShotModel | None = None,
+        head: LinearModel | None = None,
     ) -> ImageClassifier:
         """The classifier training begins from: a copy of the backbone under a random head."""
         if head is not None:
@@ -109,7 +108,7 @@ class FineTune:
         val: ImageSplit | None = None,
         *,
         seed: int = 0,
-        head: LinearProbeModel | ZeroShotModel | None = None,
+        head: LinearModel | None = None,
         directory: Path | None = None,
         device: str = "cpu",
         progress: Progress = silent,
@@ -119,7 +118,7 @@ class FineTune:
         Args:
             train: labelled images; prepared on the fly where they are not.
             val: labelled images that choose the learning rate; needed where `lr` is None or `patience` is set.
-            head: `LPFT` only: start from this head (a probe, an anchored probe, zero-shot) instead of fitting a probe.
+            head: `LPFT` only: start from this linear head (a probe, an anchored one, LDA, zero-shot), not a new probe.
             directory: keeps checkpoints, and the same call resumes from them.
 
         Raises:
@@ -173,7 +172,7 @@ class LPFT(FineTune):
         train: ImageSplit,
         *,
         seed: int,
-        head: LinearProbeModel | ZeroShotModel | None = None,
+        head: LinearModel | None = None,
     ) -> ImageClassifier:
         """The classifier training begins from: a copy of the backbone under the probe's head."""
         head = head or LinearProbe(seed=seed).fit(embed(backbone, train))

@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headfirst.adapt.knn import KNNModel, vote
+from headfirst.adapt.lda import LDAModel
 from headfirst.adapt.linear_probe import LinearProbeModel
+from headfirst.adapt.naive_bayes import NaiveBayesModel, quadratic_logits
 from headfirst.adapt.tuned import TunedModel
 from headfirst.adapt.zero_shot import ZeroShotModel
 from headfirst.nn import ImageClassifier, PretrainedBackbone, linear_head
+
+LinearModel = LinearProbeModel | LDAModel | ZeroShotModel
+"""What was fitted on features and has a linear head."""
+
+FittedModel = LinearModel | KNNModel | NaiveBayesModel
+"""What was fitted on features."""
 
 
 class NeighbourHead(nn.Module):
@@ -48,7 +56,34 @@ class NeighbourHead(nn.Module):
         return votes.log()
 
 
-def as_module(model: LinearProbeModel | ZeroShotModel | KNNModel) -> nn.Module:
+class QuadraticHead(nn.Module):
+    """A quadratic form of the centred features for each class: the head of naive Bayes.
+
+    Args:
+        centre: (D,) subtracted from features first.
+        square, linear: (K, D) factors of the squared and of the plain centred features.
+        bias: (K,).
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        centre: Float[Tensor, " d"],
+        square: Float[Tensor, "k d"],
+        linear: Float[Tensor, "k d"],
+        bias: Float[Tensor, " k"],
+    ) -> None:
+        super().__init__()
+        self.register_buffer("centre", centre.clone())
+        self.square, self.linear, self.bias = (nn.Parameter(x.clone()) for x in (square, linear, bias))
+        self.out_features, self.in_features = square.shape
+
+    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        return quadratic_logits(features, self.centre, self.square, self.linear, self.bias)
+
+
+def as_module(model: FittedModel) -> nn.Module:
     """The fitted head as a module of its own, which training may start from where it is linear."""
     if isinstance(model, KNNModel):
         return NeighbourHead(
@@ -58,13 +93,13 @@ def as_module(model: LinearProbeModel | ZeroShotModel | KNNModel) -> nn.Module:
             k=model.k,
             temperature=model.temperature,
         )
-    unit_norm = isinstance(model, ZeroShotModel) or model.unit_norm
+    if isinstance(model, NaiveBayesModel):
+        return QuadraticHead(model.centre, model.square, model.linear, model.bias)
+    unit_norm = isinstance(model, ZeroShotModel) or (isinstance(model, LinearProbeModel) and model.unit_norm)
     return linear_head(model.weight, model.bias, unit_norm=unit_norm)
 
 
-def on_backbone(
-    backbone: PretrainedBackbone, model: LinearProbeModel | ZeroShotModel | KNNModel, *, seed: int = 0
-) -> TunedModel:
+def on_backbone(backbone: PretrainedBackbone, model: FittedModel, *, seed: int = 0) -> TunedModel:
     """The fitted head on top of the backbone its features came from; the backbone is shared, not copied.
 
     Raises:
@@ -76,6 +111,10 @@ def on_backbone(
     elif isinstance(model, KNNModel):
         method, chosen_on, record = "knn", model.chosen_on, {"k": model.k}
         recipe = {"name": "KNN", **asdict(model.recipe)}
+    elif isinstance(model, LDAModel | NaiveBayesModel):
+        method, chosen_on = model.method, model.chosen_on
+        record = {"shrinkage": model.shrinkage} if isinstance(model, LDAModel) else {}
+        recipe = {"name": type(model.recipe).__name__, **asdict(model.recipe)}
     else:
         method, chosen_on = model.method, model.chosen_on
         prior = model.recipe.prior

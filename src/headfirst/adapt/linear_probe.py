@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from headfirst.adapt.anchored import departures
+from headfirst.adapt.feature_models import accuracy_of, answer
 from headfirst.adapt.logistic import Solution, logistic_path
-from headfirst.adapt.refusals import require_classes, require_finite, require_labelled
-from headfirst.errors import DataError, InputError
+from headfirst.adapt.refusals import raw_values, require_finite, require_labelled, require_two_classes, require_unlike
+from headfirst.errors import InputError
 from headfirst.randomness import keyed_permutation
 from headfirst.types import Features, Predictions, Progress, silent
 
@@ -112,12 +113,8 @@ class LinearProbe:
         if self.prior is not None:
             return self._fit_anchored(features, self.prior, progress)
         x, mean, scale = _standardised(features)
+        require_two_classes(features, "a linear probe")
         present, labels = torch.unique(features.labels, return_inverse=True)
-        if len(present) < 2:
-            raise DataError(
-                f"a linear probe needs images of at least two classes, but those of {features.split!r} are all "
-                f"{features.classes[int(present[0])]!r}; label images of another class"
-            )
         fold = stratified_folds(labels.numpy(), folds=self.folds, seed=self.seed)
         choosing = self.l2 is None and bool((fold >= 0).any())
         if choosing:
@@ -234,30 +231,19 @@ class LinearProbeModel:
 
     def predict(self, inputs: Features | Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """(N,) index into `classes_` of the most likely class."""
-        return self.logits(_values(inputs, self.classes)).argmax(dim=1)
+        return self.logits(raw_values(inputs, self.classes)).argmax(dim=1)
 
     def predict_proba(self, inputs: Features | Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """(N, K) softmax probabilities, float64; uncalibrated."""
-        return self.logits(_values(inputs, self.classes)).double().softmax(dim=1)
+        return self.logits(raw_values(inputs, self.classes)).double().softmax(dim=1)
 
     def score(self, features: Features) -> float:
         """Accuracy on labelled features."""
-        require_labelled(features)
-        return (self.predict(features) == features.labels).double().mean().item()
+        return accuracy_of(self, features)
 
     def predictions(self, features: Features, *, seed: int = 0) -> Predictions:
         """Logits of a split, labelled or not."""
-        return Predictions(
-            values=self.logits(_values(features, self.classes)),
-            kind="logits",
-            labels=features.labels,
-            classes=self.classes,
-            ids=features.ids,
-            split=features.split,
-            method=self.method,
-            seed=seed,
-            chosen_on=self.chosen_on,
-        )
+        return answer(self, features, seed=seed)
 
 
 def stratified_folds(labels: Int[np.ndarray, " n"], *, folds: int, seed: int) -> Int[np.ndarray, " n"]:
@@ -333,11 +319,7 @@ def _standardised(features: Features) -> tuple[Tensor, Tensor, Tensor]:
     values = features.values.double()
     mean = values.mean(dim=0)
     scale = (values - mean).square().sum(dim=1).mean().sqrt()
-    if scale <= 1e-12 * values.abs().max():
-        raise DataError(
-            f"the {len(features)} features of {features.split!r} are all alike, so nothing can be told apart; "
-            "check that the images differ and that the backbone's weights were loaded"
-        )
+    require_unlike(features, scale)
     return (values - mean) / scale, mean, scale
 
 
@@ -357,10 +339,3 @@ def _on_raw_features(
     weight[present] = solution.weight[0] / scale
     bias[present] = solution.bias[0] - weight[present] @ mean
     return weight.float(), bias.float()
-
-
-def _values(inputs: Features | Tensor, classes: tuple[str, ...]) -> Tensor:
-    if isinstance(inputs, Tensor):
-        return inputs
-    require_classes(inputs, classes)
-    return inputs.values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from headfirst.errors import DataError
 from headfirst.types import Features
@@ -30,6 +31,25 @@ def require_finite(features: Features) -> None:
         )
 
 
+def require_two_classes(features: Features, what: str) -> None:
+    """Refuse labelled features of one class only; `what` needs two."""
+    first = int(features.labels[0])
+    if bool((features.labels == first).all()):
+        raise DataError(
+            f"{what} needs images of at least two classes, but those of {features.split!r} are all "
+            f"{features.classes[first]!r}; label images of another class"
+        )
+
+
+def require_unlike(features: Features, scale: Tensor) -> None:
+    """Refuse features whose root-mean-square distance `scale` from their mean is but rounding."""
+    if scale <= 1e-12 * features.values.double().abs().max():
+        raise DataError(
+            f"the {len(features)} features of {features.split!r} are all alike, so nothing can be told apart; "
+            "check that the images differ and that the backbone's weights were loaded"
+        )
+
+
 def require_classes(features: Features, classes: tuple[str, ...]) -> None:
     """Refuse features labelled with other classes than the model's; without any (unlabelled) they pass."""
     if features.classes and features.classes != classes:
@@ -37,3 +57,11 @@ def require_classes(features: Features, classes: tuple[str, ...]) -> None:
             f"the model knows the classes {', '.join(classes)}, but {features.split!r} is labelled "
             f"{', '.join(features.classes)}; give features with the same classes in the same order"
         )
+
+
+def raw_values(inputs: Features | Tensor, classes: tuple[str, ...]) -> Tensor:
+    """(N, D) of features whose classes pass, or the tensor as it is."""
+    if isinstance(inputs, Tensor):
+        return inputs
+    require_classes(inputs, classes)
+    return inputs.values

@@ -13,7 +13,7 @@ import torch
 from headfirst.adapt.tuned import TunedModel
 from headfirst.errors import InputError
 
-STARTS = ("probe", "zero-shot", "anchored-probe")
+STARTS = ("probe", "lda", "zero-shot", "anchored-probe")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ METHODS = {
     "anchored-probe": "a linear probe on a frozen backbone, anchored to the class names read by its text tower",
     "flyp": "a backbone tuned with its text tower on images and prompts of their classes",
     "knn": "nearest neighbours on a frozen backbone",
+    "lda": "linear discriminant analysis on a frozen backbone",
+    "naive-bayes": "Gaussian naive Bayes on a frozen backbone",
     "probe": "a linear probe on a frozen backbone",
     "finetune": "a fine-tuned backbone and head",
     "lp-ft": "a backbone tuned head first (linear probe, then fine-tuning)",

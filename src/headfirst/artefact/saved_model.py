@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headfirst.adapt import Calibration, NeighbourHead, TunedModel
+from headfirst.adapt import Calibration, NeighbourHead, QuadraticHead, TunedModel
 from headfirst.artefact.card import model_card
 from headfirst.artefact.fetch import located
 from headfirst.artefact.golden import golden_mismatch, golden_outputs
@@ -187,6 +187,8 @@ def _describe_head(head: nn.Module) -> dict[str, Any]:
             "temperature": head.temperature,
             "classes": head.out_features,
         }
+    if isinstance(head, QuadraticHead):
+        return {"kind": "quadratic"}
     return {"kind": "unit-linear" if isinstance(head, UnitLinear) else "linear"}
 
 
@@ -202,8 +204,10 @@ def _load_head(metadata: Metadata, tensors: dict[str, Tensor]) -> nn.Module:
             k=metadata.head["k"],
             temperature=metadata.head["temperature"],
         )
+    if kind == "quadratic":
+        return QuadraticHead(**tensors)
     raise ArtefactError(
-        f"headfirst.json names a head of kind {kind!r}; this version knows linear, unit-linear, neighbours"
+        f"headfirst.json names a head of kind {kind!r}; this version knows linear, unit-linear, neighbours, quadratic"
     )
 
 

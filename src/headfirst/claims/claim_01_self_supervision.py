@@ -26,8 +26,8 @@ from typing import Any
 
 from headfirst.adapt import FineTune
 from headfirst.claims.claim import ClaimResult, Comparison, judged
+from headfirst.claims.claim_01_figure import curves
 from headfirst.claims.experiment import NUM_TEST, embed_unstored, ready
-from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing, panels
 from headfirst.data import Handwriting, ImageSet, ImageSplit, few_shot, prepare_split, shuffled_by_name, unlabelled_pool
 from headfirst.errors import DataError, DistortionWarning, InputError
 from headfirst.evaluation import load_predictions, save_predictions
@@ -48,8 +48,8 @@ RAW, SCRATCH = "raw pixels", "from scratch"
 
 SMALL = {"small-resnet": ("contrast", "rotation", "jigsaw"), "small-vit": ("masked images",)}
 SIDE = 32
-SEEN = {"contrast": 40_000, "rotation": 30_000, "jigsaw": 55_000, "masked images": 23_000}
-"""Images that a pre-training sees, over and over: about three quarters of a minute on one core each, small networks."""
+SEEN = {"contrast": 40_000, "rotation": 25_000, "jigsaw": 38_000, "masked images": 17_000}
+"""Images that a pre-training sees, over and over: about 40 seconds on one core each, of the small networks."""
 QUICK_SHARE = 6
 BATCH_SIZE = {"contrast": 128, "rotation": 128, "jigsaw": 128, "masked images": 64}
 RATE = 2e-3
@@ -155,7 +155,7 @@ def run(
         "trained from scratch on the same labelled images. Other pretexts, other numbers of labels and shifts are "
         "shown, not judged.",
         rows=tuple(_rows(found, scratch)),
-        figure=_figure(found),
+        figure=curves(found),
         fine_print=_fine_print(found, scratch, several, recipes, rates, steps, pictures, seeds, draws),
         quick=quick,
     )
@@ -376,28 +376,3 @@ def _names(names: Sequence[str]) -> str:
 def _listed(each: Sequence[object]) -> str:
     *most, last = map(str, each)
     return f"{', '.join(most)} and {last}" if most else last
-
-
-STYLES = {
-    JUDGED: (PROBE, "o-"), "rotation": (LPFT, "s-"), "jigsaw": ("#dd8452", "^-"), "masked images": ("#8172b3", "D-"),
-    SCRATCH: (FINETUNE, "o--"), RAW: (INK, ":"),
-}  # fmt: skip
-
-
-def _figure(found: LabelEfficiency) -> str:
-    with drawing():
-        figure, axes = panels(len(found.splits), width=4.4 * len(found.splits), height=3.8)
-        for panel, split in zip(axes, found.splits, strict=True):
-            for arm in (*STYLES, *(arm for arm in found.arms if arm not in STYLES)):
-                colour, line = STYLES.get(arm, (FINETUNE, "x:"))
-                points = [found.accuracy(arm, split, k) for k in found.shots]
-                panel.plot(found.shots, [100 * p.value for p in points], line, color=colour, label=arm, markersize=4)
-                panel.fill_between(found.shots, [100 * p.low for p in points], [100 * p.high for p in points],
-                                   color=colour, alpha=0.12, linewidth=0)  # fmt: skip
-            panel.set(xscale="log", xlabel="labels a class", title=split, ylim=(0, 102))
-            panel.set_xticks(found.shots, [str(k) for k in found.shots])
-            panel.minorticks_off()
-            panel.tick_params(colors=INK)
-        axes[0].set(ylabel="accuracy, %")
-        axes[-1].legend(fontsize=7)
-        return as_svg(figure)

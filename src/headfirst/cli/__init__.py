@@ -12,8 +12,10 @@ import typer
 
 from headfirst.cli import (
     artefacts,
+    augmenting,
     claims,
     comparing,
+    generating,
     ground,
     planning,
     predict,
@@ -42,6 +44,7 @@ VERBS = (
     stages.embed,
     stages.adapt,
     pretraining.pretrain,
+    augmenting.augment,
     stages.evaluate,
     predict.predict,
     zero_shot.zero_shot,
@@ -56,6 +59,7 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(generating.app, name="generate")
 
 
 @app.callback(invoke_without_command=True)

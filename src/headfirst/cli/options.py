@@ -43,6 +43,16 @@ def open_images(data: str, home: str | None) -> ImageSet:
     return ImageSet.open(data, home=home)
 
 
+def open_any_images(data: str, home: str | None) -> ImageSet:
+    """The image set; one without any label is a pool."""
+    from headfirst.data import NoLabelsError
+
+    try:
+        return open_images(data, home)
+    except NoLabelsError as error:
+        return error.images
+
+
 def open_backbone(backbone: str | None, data: str) -> PretrainedBackbone:
     """The backbone the user named; for the embedded digits the embedded one; for photographs never a guess."""
     if backbone is None and data != DIGITS:

@@ -20,9 +20,9 @@ from headfirst.cli.options import (
     JsonOption,
     QuietOption,
     SeedOption,
+    open_any_images,
     open_backbone,
     open_encoder,
-    open_images,
     out_folder,
     resolve_device,
 )
@@ -134,7 +134,7 @@ def pretrain(
         raise InputError("--minutes chooses the epochs; give it or --epochs")
     from headfirst.pretrain import Pretraining
 
-    images = _images(data, home)
+    images = open_any_images(data, home)
     writing = views == "handwriting" or (views == "auto" and data == DIGITS)
     pretext = _pretext(method or "simclr", teacher, writing)
     mirror = images.mirror and not no_mirror
@@ -159,16 +159,6 @@ def _refuse(**given: object) -> None:
     for name, value in given.items():
         if value not in (None, False):
             raise InputError(f"--{name.replace('_', '-')} is not for --method clip; leave it out")
-
-
-def _images(data: str, home: str | None) -> ImageSet:
-    """The image set; one without any label is a pool."""
-    from headfirst.data import NoLabelsError
-
-    try:
-        return open_images(data, home)
-    except NoLabelsError as error:
-        return error.images
 
 
 def _pretext(method: str, teacher: str | None, writing: bool) -> Pretext:

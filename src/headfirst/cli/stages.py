@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from headfirst.nn import PretrainedBackbone
     from headfirst.types import Features, Progress
 
-METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
-ON_FEATURES = ("knn", "probe")
+ON_FEATURES = ("knn", "lda", "naive-bayes", "probe")
+METHODS = (*ON_FEATURES, "finetune", "lp-ft", "wise-ft")
 
 
 def embed(
@@ -82,9 +82,11 @@ def embed(
 
 
 def adapt(
-    data: Annotated[str, typer.Argument(help="As for run; or a folder of features that embed wrote (knn, probe).")],
+    data: Annotated[
+        str, typer.Argument(help="As for run; or a folder of features from embed, for what tunes nothing.")
+    ],
     backbone: BackboneOption = None,
-    method: Annotated[str, typer.Option(help="knn, probe, finetune, lp-ft or wise-ft.")] = "lp-ft",
+    method: Annotated[str, typer.Option(help="knn, lda, naive-bayes, probe, finetune, lp-ft or wise-ft.")] = "lp-ft",
     shots: ShotsOption = None,
     seed: SeedOption = 0,
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("headfirst-model"),
@@ -158,10 +160,15 @@ def _adapt_images(
 
 
 def _fit_on_features(method: str, features: Features, backbone: PretrainedBackbone, seed: int) -> TunedModel:
-    from headfirst.adapt import KNN, LinearProbe, on_backbone
+    from headfirst.adapt import KNN, LDA, GaussianNaiveBayes, LinearProbe, on_backbone
 
-    fitted = KNN().fit(features) if method == "knn" else LinearProbe(seed=seed).fit(features)
-    return on_backbone(backbone, fitted, seed=seed)
+    recipe = {
+        "knn": KNN(),
+        "lda": LDA(),
+        "naive-bayes": GaussianNaiveBayes(),
+        "probe": LinearProbe(seed=seed),
+    }[method]
+    return on_backbone(backbone, recipe.fit(features), seed=seed)
 
 
 def evaluate(

@@ -7,7 +7,7 @@ after another. What a job computes does not depend on how many processes there a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from joblib import Parallel, delayed, parallel_config
@@ -26,11 +26,13 @@ def side_by_side(jobs: Sequence[Callable[[], T]], *, stage: str, progress: Progr
         stage: what `progress` calls them together.
     """
     processes = min(torch.get_num_threads(), len(jobs))
-    results: list[T] = []
+    results: list[Any] = []  # joblib does not say what its jobs return
     progress(stage, 0, len(jobs))
     with torch_threads(1), parallel_config(backend="loky", inner_max_num_threads=1):
         running = (
-            Parallel(n_jobs=processes, return_as="generator", pre_dispatch=processes)(delayed(job)() for job in jobs)
+            Parallel(n_jobs=processes, return_as="generator", pre_dispatch=str(processes))(
+                delayed(job)() for job in jobs
+            )
             if processes > 1
             else (job() for job in jobs)
         )

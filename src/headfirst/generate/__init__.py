@@ -14,7 +14,13 @@ from headfirst.generate.collapse import GameReading
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
-from headfirst.generate.latent_space import LatentDiagnostics, latent_diagnostics, linear_path, spherical_path, traverse
+from headfirst.generate.latent_space import (
+    LatentDiagnostics,
+    latent_diagnostics,
+    linear_path,
+    spherical_path,
+    traverse,
+)
 from headfirst.generate.likelihood_classifier import LikelihoodClassifier, LikelihoodModel
 from headfirst.generate.pictures import Pictures, pictures
 from headfirst.generate.vae import VAE

@@ -33,7 +33,7 @@ from headfirst.nn import (
     relativistic_generator_loss,
     saturating_loss,
 )
-from headfirst.train import Batch, Callback, Optimisation, TrainRecord, train
+from headfirst.train import Batch, Callback, Optimisation, TrainRecord, train, update_average
 from headfirst.types import Progress, silent
 
 
@@ -157,8 +157,7 @@ class Game(nn.Module):
         """average ← d average + (1 - d) generator after the generator's t-th move, d = min(decay, t / (t + 9))."""
         self.moves += 1
         t = int(self.moves)
-        for average, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(weight, 1 - min(decay, t / (t + 9)))
+        update_average(list(self.average.parameters()), list(self.generator.parameters()), min(decay, t / (t + 9)))
 
 
 def turn(game: Game, played: Round, step: int, rules: Rules) -> Tensor:

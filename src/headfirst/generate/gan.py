@@ -10,11 +10,9 @@ import copy
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -32,7 +30,7 @@ from headfirst.nn import read_discriminator
 from headfirst.nn.gan_network import ResidualDiscriminator, ResidualGenerator
 from headfirst.nn.seeds import seeded
 from headfirst.randomness import keyed_normal
-from headfirst.train import Batch, Optimisation, append_line, join_world, read_lines
+from headfirst.train import Batch, Optimisation, append_line, join_world, read_lines, training_folder
 from headfirst.types import Progress, silent
 
 CHECKS = 20
@@ -153,7 +151,7 @@ class GAN:
         classes = self.classes(shown)
         other = shown if val is None else pictures(val, size=shown.size, grey=shown.grey, progress=progress)
         probe = Probe.of(other, classes, noise_dim=self.noise_dim, seed=seed)
-        with _folder(directory) as work, torch_threads(kept_threads(work)):
+        with training_folder(directory, join_world(torch.device(device))) as work, torch_threads(kept_threads(work)):
             training = _Training(self, shown, classes, probe, features, seed, work, torch.device(device), watch)
             return training.run(checkpoint_seconds, progress)
 
@@ -352,14 +350,3 @@ class _Training:
     def identity(self) -> str:
         text = f"gan-1|{self.recipe!r}|{self.seed}|{self.shown.split.fingerprint}|{self.probe.fingerprint}"
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def _folder(directory: Path | None) -> Iterator[Path]:
-    """The folder given, or one for the time being."""
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        yield directory
-    else:
-        with TemporaryDirectory(prefix="headfirst-") as path:
-            yield Path(path)

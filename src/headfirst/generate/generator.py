@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from headfirst.errors import ArtefactError, InputError, did_you_mean
 from headfirst.generate.pictures import as_rgb
@@ -103,7 +103,7 @@ class Generator:
         if num < 1 or start < 0 or seed < 0:
             raise InputError(f"num must be at least 1, start and seed at least 0, got {num}, {start} and {seed}")
         self._require(label)
-        network: nn.Module = self.network.to(device).eval()
+        network = self.network.to(device).eval()
         parts, labels = [], []
         first, last = start // SAMPLE_BATCH, (start + num - 1) // SAMPLE_BATCH
         for block in range(first, last + 1):

@@ -10,11 +10,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -38,16 +36,19 @@ from headfirst.nn import (
     free_bits,
 )
 from headfirst.nn.allocator import keep_freed_memory
-from headfirst.randomness import keyed_bits, keyed_normal
+from headfirst.nn.seeds import seeded
+from headfirst.randomness import keyed_normal
 from headfirst.train import (
     Batch,
     Optimisation,
     TrainRecord,
     append_line,
     decay_groups,
+    join_world,
     load_checkpoint,
     read_lines,
     train,
+    training_folder,
 )
 from headfirst.types import Progress, silent
 
@@ -125,8 +126,7 @@ class VAE:
 
     def network(self, *, size: int, channels: int, num_classes: int, seed: int = 0) -> VAENetwork:
         """Untrained, its weights drawn from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(keyed_bits(seed, _WEIGHTS) >> np.uint64(1)))
+        with seeded(seed, _WEIGHTS):
             return VAENetwork(
                 size=size,
                 channels=channels,
@@ -179,7 +179,7 @@ class VAE:
             pool = replace(pool, split=replace(pool.split, labels=np.full(len(pool), -1)))
         held_out = None if val is None else _watched(as_pictures(val, size=pool.size, channels=pool.channels), seed)
         network = self.network(size=pool.size, channels=pool.channels, num_classes=len(pool.classes), seed=seed)
-        with _folder(directory) as work, torch_threads(kept_threads(work)):
+        with training_folder(directory, join_world(torch.device(device))) as work, torch_threads(kept_threads(work)):
             run = _Run(self, pool, _watched(pool, seed), held_out, network.to(device), seed, work, progress)
             return _trained(run, watch or (lambda epoch, generator: None))
 
@@ -346,14 +346,3 @@ def _watched(images: Pictures, seed: int) -> Pictures:
     """Those a reading looks at, drawn by seed and name."""
     rows = shuffled_by_name(images.split.ids, seed=seed, stream=_WATCHED)[:WATCHED]
     return replace(images, split=images.split.take(rows))
-
-
-@contextmanager
-def _folder(directory: Path | None) -> Iterator[Path]:
-    """The folder given, or one for the time being."""
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        yield directory
-    else:
-        with TemporaryDirectory(prefix="headfirst-") as path:
-            yield Path(path)

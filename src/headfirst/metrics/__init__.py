@@ -107,6 +107,7 @@ from headfirst.metrics.selective import (
     area_under_risk_coverage,
     risk_coverage,
 )
+from headfirst.metrics.simultaneous import simultaneous_differences
 from headfirst.metrics.unsupervised import feature_spread, leave_one_out_knn, leave_one_out_ridge
 
 __all__ = [
@@ -194,6 +195,7 @@ __all__ = [
     "retrieval_ranks",
     "retrieval_recall",
     "risk_coverage",
+    "simultaneous_differences",
     "span",
     "uniformity",
     "worst_shift_row",

@@ -53,7 +53,7 @@ def kernel_distance(
     check_pair(features_a, features_b, limit=_LIMIT)
     a, b = as_float64(features_a), as_float64(features_b)
     n, m = len(a), len(b)
-    aa, bb, ab = _sums(a, a, itself=True), _sums(b, b, itself=True), _sums(a, b, itself=False)
+    aa, bb, ab = _within(a), _within(b), _between(a, b)
     value = aa.mean + bb.mean - 2 * ab.mean
     first = 4 * ((aa.rows - ab.rows).var().item() / n + (bb.rows - ab.columns).var().item() / m)
     second = 2 * aa.interaction / (n * (n - 1)) + 2 * bb.interaction / (m * (m - 1)) + 4 * ab.interaction / (n * m)
@@ -70,19 +70,40 @@ class _Sums:
     interaction: float
 
 
-def _sums(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, itself: bool) -> _Sums:
-    """Where `itself`, b is a, and the pairs of an image with itself are left out."""
+def _within(a: Float[Tensor, "n d"]) -> _Sums:
+    """Of a with itself, without the pairs of an image with itself; each pair is made once."""
+    n = len(a)
+    rows, squares, start = torch.zeros(n, dtype=torch.float64), 0.0, 0
+    while start < n:
+        stop = min(n, start + max(1, _BLOCK // (n - start)))
+        block = _kernel(a[start:stop], a[start:])
+        block.diagonal().zero_()
+        both, once = block.split([stop - start, n - stop], dim=1)
+        rows[start:stop] += block.sum(dim=1)
+        rows[stop:] += once.sum(dim=0)
+        squares += both.square().sum().item() + 2 * once.square().sum().item()
+        start = stop
+    by_row = rows / (n - 1)
+    return _sums(by_row, by_row, squares / (n * (n - 1)))
+
+
+def _between(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> _Sums:
     n, m = len(a), len(b)
     rows, columns, squares = [], torch.zeros(m, dtype=torch.float64), 0.0
-    for start in range(0, n, height := max(1, _BLOCK // m)):
-        block = (a[start : start + height] @ b.T / a.shape[1] + 1) ** 3
-        if itself:
-            block.diagonal(start).zero_()
+    for some in a.split(max(1, _BLOCK // m)):
+        block = _kernel(some, b)
         rows.append(block.sum(dim=1))
         columns += block.sum(dim=0)
-        squares += block.square().sum().item()
-    partners = m - itself
-    by_row, by_column = torch.cat(rows) / partners, columns / (n - itself)
+        squares += block.square_().sum().item()
+    return _sums(torch.cat(rows) / m, columns / n, squares / (n * m))
+
+
+def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """(x·y / D + 1)³"""
+    return torch.addmm(a.new_ones(1), a, b.T, alpha=1 / a.shape[1]).pow_(3)
+
+
+def _sums(by_row: Float[Tensor, " n"], by_column: Float[Tensor, " m"], mean_square: float) -> _Sums:
     mean = by_row.mean().item()
-    left = squares / (n * partners) - by_row.var(correction=0) - by_column.var(correction=0) - mean**2
+    left = mean_square - by_row.var(correction=0) - by_column.var(correction=0) - mean**2
     return _Sums(mean=mean, rows=by_row, columns=by_column, interaction=max(left.item(), 0.0))

@@ -83,9 +83,10 @@ def in_balls(
     """Which points (block by block) lie in the closed balls of squared `radii` about the centres."""
     norms = centres.square().sum(dim=1)
     for rows, squared in blocks(points, centres):
-        inside = squared <= radii
         doubt = TIE * (points[rows].square().sum(dim=1)[:, None] + norms)
-        at, of = ((squared - radii).abs() <= doubt).nonzero(as_tuple=True)
+        beyond = squared.sub_(radii)
+        inside = beyond <= 0
+        at, of = (beyond.abs_() <= doubt).nonzero(as_tuple=True)
         if len(at):
             inside[at, of] = paired(points, centres, at + rows.start, of) <= radii[of] * (1 + TIE)
         yield rows, inside
@@ -97,8 +98,8 @@ def blocks(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Iterator[tuple[s
     height = max(1, _BLOCK // len(b))
     for start in range(0, len(a), height):
         some = a[start : start + height]
-        squared = some.square().sum(dim=1)[:, None] + norms - 2 * some @ b.T
-        yield slice(start, start + len(some)), squared.clamp(min=0.0)
+        squared = torch.addmm(norms, some, b.T, alpha=-2).add_(some.square().sum(dim=1)[:, None])
+        yield slice(start, start + len(some)), squared.clamp_(min=0.0)
 
 
 def paired(a: Tensor, b: Tensor, at: Int[Tensor, " p"], of: Int[Tensor, " p"]) -> Float[Tensor, " p"]:

@@ -25,6 +25,7 @@ from headfirst.nn import (
 from headfirst.nn.seeds import seeded
 from headfirst.pretrain.pretext import as_input, mlp, rows_of_views, whole_patches
 from headfirst.randomness import Draw
+from headfirst.train import update_average
 from headfirst.types import Preprocessing
 
 _GLOBAL = 2
@@ -170,8 +171,7 @@ class StudentAndTeacher(nn.Module):
         share = float(self.steps_done) / max(1, self.num_steps)
         momentum = 1 - (1 - self.task.momentum) * (1 + math.cos(math.pi * share)) / 2
         for mine, theirs in ((self.teacher, self.backbone), (self.teacher_head, self.head)):
-            for average, now in zip(mine.parameters(), theirs.parameters(), strict=True):
-                average.lerp_(now, 1 - momentum)
+            update_average(list(mine.parameters()), list(theirs.parameters()), momentum)
         self.center.lerp_(self.batch_center, 1 - self.task.center_momentum)
         self.steps_done += 1
 

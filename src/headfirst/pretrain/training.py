@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -36,7 +33,7 @@ from headfirst.pretrain.health import Attempts, Collapse, collapsed
 from headfirst.pretrain.pretraining import Pretraining
 from headfirst.pretrain.signals import Reading, Readings, normalised_batches, read_signals, watched
 from headfirst.randomness import Draw, keyed_bits
-from headfirst.train import Batch, TrainRecord, World, decay_groups, join_world, together, told_by_first, train
+from headfirst.train import Batch, TrainRecord, World, decay_groups, join_world, together, train, training_folder
 from headfirst.types import Progress, Quarantined, silent
 
 CHECKS = 40
@@ -115,7 +112,7 @@ def train_backbone(
     shown = _prepared(watched(images.take(_places(images, pool)), seed=seed), start.preprocessing, progress)[0]
     if labelled is not None:
         labelled = _prepared(watched(labelled, seed=seed), start.preprocessing, progress)[0]
-    with _folder(directory, world) as work, torch_threads(kept_threads(work)):
+    with training_folder(directory, world) as work, torch_threads(kept_threads(work)):
         run = _Run(start, pool, shown, labelled, seed, work, torch.device(device), world, checkpoint_seconds, progress)
         attempts = Attempts(work)
         recipe = attempts.recipe(recipe)
@@ -328,15 +325,3 @@ def _require_several(pool: ImageSplit, recipe: Pretraining) -> None:
             f"{recipe.pretext.method} tells images apart, and all {len(pool)} to learn from are the same; give others, "
             "or a pretext that looks at each by itself (rotation, jigsaw, masked)"
         )
-
-
-@contextmanager
-def _folder(directory: Path | None, world: World) -> Iterator[Path]:
-    """The folder given, or one for the time being, the same for all workers."""
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        yield directory
-    else:
-        with TemporaryDirectory(prefix="headfirst-") as path:
-            yield Path(told_by_first(world, path) or path)
-            together(world)

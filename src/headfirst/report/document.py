@@ -44,6 +44,15 @@ def from_document(document: Any) -> Report:
     return _decode({k: v for k, v in document.items() if k != "schema_version"}, Report, "report")
 
 
+def decoded(value: Any, expected: Any, place: str) -> Any:
+    """A dataclass of a type from JSON values, as `plain` made them.
+
+    Raises:
+        DataError: a field missing, unknown or of another type; names the place.
+    """
+    return _decode(value, expected, place)
+
+
 def plain(value: Any, place: str) -> Any:
     """A dataclass, mapping or sequence as JSON values.
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Reading = Mapping[str, float | int | None]
 
-_PANELS: tuple[tuple[str, tuple[str, ...], float], ...] = (
+Panel = tuple[str, tuple[str, ...], float]
+
+_PANELS: tuple[Panel, ...] = (
     ("Loss", ("loss",), 1.0),
     ("RankMe (effective rank)", ("rankme",), 1.0),
     ("Standard deviation of features", ("feature_std",), 1.0),
@@ -30,7 +32,15 @@ def curves_figure(readings: Sequence[Reading], events: Sequence[str]) -> str | N
     A later reading of the same epoch, after training was rolled back, takes the line up anew; what was undone stays,
     in grey. Epochs that events name are marked.
     """
-    panels = [(title, [n for n in names if _points(readings, n)], unit) for title, names, unit in _PANELS]
+    return panels_figure(_PANELS, readings, events)
+
+
+def panels_figure(panels: Sequence[Panel], readings: Sequence[Reading], events: Sequence[str]) -> str | None:
+    """`curves_figure` of these panels: a title, the names of one or two signals, a factor for the axis.
+
+    Axes begin at 0, but those of a loss.
+    """
+    panels = [(title, tuple(n for n in names if _points(readings, n)), unit) for title, names, unit in panels]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
@@ -76,8 +86,9 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
             axes.plot(x, [unit * value for value in y], style, color=colour, linewidth=1.2, zorder=3, **alone)
         if len(names) > 1:
             x, y = runs[-1][-1]
-            axes.annotate(name, (x, unit * y), xytext=(-2, 3 if name == names[0] else -9), textcoords="offset points",
-                          ha="right", color=INK, fontsize=8.5)  # fmt: skip
+            beside = (-2, 3 if name == names[0] else -9)
+            axes.annotate(name.replace("_", " "), (x, unit * y), xytext=beside, textcoords="offset points", ha="right",
+                          color=INK, fontsize=8.5)  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
     axes.margins(x=0.02, y=0.12)
 

@@ -1,24 +1,41 @@
-"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training help."""
+"""What combines the stages: the main job, its plan and choice, what to label next, search, will pre-training or
+generated images help."""
 
+from headfirst.study.augmentation import Augmented, GeneratorRecipe, augment_images, save_added
+from headfirst.study.augmentation_report import AugmentationReport
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
+from headfirst.study.generator_evaluation import GeneratorEvaluation, evaluate_generator
+from headfirst.study.generator_report import GeneratorReport, evaluation_report
+from headfirst.study.generator_scores import GeneratorScores, ScoreDifference, compare_scores, told_apart
+from headfirst.study.generator_training import GeneratorTraining, train_generator
 from headfirst.study.indexing import index_images
 from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
 from headfirst.study.label_plan import LabelBudget, LabelPlan, plan_labels
 from headfirst.study.main_job import METHODS, Run, run
+from headfirst.study.mixing_ratio import Augmentation
 from headfirst.study.origin import Origin, small_network
 from headfirst.study.plan import Step, plan
 from headfirst.study.preflight import Preflight, preflight
 from headfirst.study.pretrain_evidence import did_it_help
 from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outliers_of
 from headfirst.study.pretraining import PretrainOutcome, pretrain_images
+from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
 
 __all__ = [
     "METHODS",
+    "Augmentation",
+    "AugmentationReport",
+    "Augmented",
     "Comparison",
     "FinishedRun",
+    "GeneratorEvaluation",
+    "GeneratorRecipe",
+    "GeneratorReport",
+    "GeneratorScores",
+    "GeneratorTraining",
     "Hit",
     "LabelBudget",
     "LabelEfficiency",
@@ -28,11 +45,16 @@ __all__ = [
     "PretrainOutcome",
     "PretrainReport",
     "Run",
+    "ScoreDifference",
     "Search",
     "Step",
+    "augment_images",
     "choose",
     "compare",
+    "compare_scores",
     "did_it_help",
+    "evaluate_generator",
+    "evaluation_report",
     "index_images",
     "label_efficiency",
     "neighbours_of",
@@ -44,7 +66,11 @@ __all__ = [
     "raw_pixels",
     "reported_predictions",
     "run",
+    "save_added",
     "search_image",
     "search_text",
     "small_network",
+    "told_apart",
+    "train_generator",
+    "write_samples",
 ]

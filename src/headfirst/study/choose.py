@@ -145,6 +145,8 @@ def _sentence(best: str, methods: Sequence[str]) -> str:
         "anchored-probe": "the probe anchored to the class names (anchored-probe)",
         "flyp": "the dual encoder tuned on images and prompts (flyp)",
         "knn": "nearest neighbours on the frozen backbone (knn)",
+        "lda": "linear discriminant analysis on the frozen backbone (lda)",
+        "naive-bayes": "naive Bayes on the frozen backbone (naive-bayes)",
         "probe": "the linear probe on the frozen backbone (probe)",
         "finetune": "the fine-tuned model (finetune)",
         "lp-ft": "the model tuned head first (lp-ft)",

@@ -17,8 +17,10 @@ import torch
 from headfirst.adapt import (
     FLYP,
     KNN,
+    LDA,
     LPFT,
     FineTune,
+    GaussianNaiveBayes,
     LinearProbe,
     LinearProbeModel,
     Trial,
@@ -44,7 +46,7 @@ from headfirst.types import Features, FrontierPoint, Predictions, Progress
 if TYPE_CHECKING:
     from headfirst.study.main_job import Run
 
-ON_FEATURES = ("zero-shot", "knn", "probe", "anchored-probe")
+ON_FEATURES = ("zero-shot", "knn", "lda", "naive-bayes", "probe", "anchored-probe")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Fits:
     def _fit_on_features(self, method: str, seed: int) -> Result:
         fit = {
             "knn": lambda: KNN().fit(self.train_features(seed)),
+            "lda": lambda: LDA().fit(self.train_features(seed)),
+            "naive-bayes": lambda: GaussianNaiveBayes().fit(self.train_features(seed)),
             "probe": lambda: self.probe(seed),
             "zero-shot": lambda: self.zero_shot,
             "anchored-probe": lambda: LinearProbe(seed=seed, prior=self.zero_shot).fit(self.train_features(seed)),

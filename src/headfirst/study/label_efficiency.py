@@ -209,7 +209,8 @@ def label_efficiency(
     for done, (name, k) in enumerate(trained, 1):
         right[name, k] = right_by_draw(name, arms[name], train, k, seeds, asked)
         progress("few labels, trained", done, len(trained))
-    probed = [(name, k) for k in shots for name, arm in arms.items() if not callable(arm)]
+    # the longest first, so that no process is left alone with it
+    probed = [(name, k) for k in reversed(shots) for name, arm in arms.items() if not callable(arm)]
     jobs = [partial(right_by_draw, name, arms[name], train, k, seeds, asked) for name, k in probed]
     right |= dict(zip(probed, side_by_side(jobs, stage="few labels", progress=progress), strict=True))
     _require_same_images(right, shots[0], splits)

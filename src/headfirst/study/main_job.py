@@ -3,7 +3,7 @@
 Each step leaves its result in `<out>/work`, so the same command goes on where a stopped one was, and nothing that is
 reported has chosen anything:
 
-    train     fits probe and neighbours, trains the tuned models
+    train     fits what lies on frozen features, trains the tuned models
     val       chooses learning rates; its halves, crossed, and its corrupted copies choose the method
     val-*     choose the method, where there are any
     test, shift-*   are read once, for the report
@@ -44,12 +44,25 @@ from headfirst.study.mistakes import mistakes
 from headfirst.types import Cost, FrontierPoint, Mistake, Predictions, Progress, Report, Row, silent
 
 METHODS = ("knn", "probe", "finetune", "lp-ft", "wise-ft")
-"""What any backbone can do."""
+"""What any backbone can do; a run does it where no methods are named."""
 
 WITH_TEXT = ("zero-shot", "anchored-probe", "flyp")
 """What needs a text tower besides."""
 
-EVERY = ("zero-shot", "knn", "probe", "anchored-probe", "finetune", "lp-ft", "wise-ft", "flyp")
+EVERY = (
+    "zero-shot",
+    "knn",
+    "lda",
+    "naive-bayes",
+    "probe",
+    "anchored-probe",
+    "finetune",
+    "lp-ft",
+    "wise-ft",
+    "flyp",
+)
+"""Every method, in the order of the report; `lda` and `naive-bayes` are run only where they are named."""
+
 FORMAT_VERSION = 3
 
 
@@ -58,8 +71,8 @@ class Run:
     """What `headfirst run` does.
 
     Attributes:
-        methods: which of `METHODS` and, of an image-text backbone, `WITH_TEXT`. `wise-ft` mixes probe and `lp-ft` and
-            brings both along, as `anchored-probe` and `flyp` bring `zero-shot`.
+        methods: which of `METHODS`, `lda`, `naive-bayes` and, of an image-text backbone, `WITH_TEXT`. `wise-ft` mixes
+            probe and `lp-ft` and brings both along, as `anchored-probe` and `flyp` bring `zero-shot`.
         shots: training images a class, drawn anew for each seed, and the most validation images a class; None: all.
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from headfirst.errors import DivergenceError, FingerprintError, InputError, Interrupted
 from headfirst.randomness import keyed_bits, keyed_permutation
+from headfirst.train.averages import update_average
 from headfirst.train.checkpoint import load_checkpoint, save_checkpoint
 from headfirst.train.distributed import World, join_world, sum_gradients
 from headfirst.train.signals import graceful_stop
@@ -187,6 +188,7 @@ def train(
         state = _State(**position)
         _restore(found.tensors, module, parameters, updates, ema)
 
+    order: np.ndarray | None = None  # of the epoch
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with graceful_stop() as stop:
         while state.step < num_steps and not state.stopped:
@@ -196,15 +198,15 @@ def train(
             factor = learning_rate_factor(state.step, num_steps, optimisation.warmup)
             for group, peak in zip(updates.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            order = keyed_permutation(num_samples, seed, _ORDER, epoch)
+            if within == 0 or order is None:
+                order = keyed_permutation(num_samples, seed, _ORDER, epoch)
             chosen = order[within * optimisation.batch_size : (within + 1) * optimisation.batch_size]
             value = _step_in_memory(
                 relieve if world.size == 1 else never,
                 lambda e=epoch, c=chosen: _step(loss, parameters, updates, optimisation, c, e, state.step, seed, world),
             )
             if optimisation.ema_decay is not None:
-                for average, parameter in zip(ema, parameters, strict=True):
-                    average.lerp_(parameter.detach(), 1 - optimisation.ema_decay)
+                update_average(ema, parameters, optimisation.ema_decay)
             state.step += 1
             state.sum += value * len(chosen)
             state.seconds = time.monotonic() - began

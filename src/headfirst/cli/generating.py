@@ -1,0 +1,235 @@
+"""`headfirst generate`: train a generator, sample from it, hold its images against real ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headfirst.cli.console import duration, note, progress_display, say
+from headfirst.cli.options import (
+    BackboneOption,
+    DeviceOption,
+    FreshOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    open_any_images,
+    open_backbone,
+    out_folder,
+    resolve_device,
+)
+from headfirst.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from headfirst.study import GeneratorScores
+    from headfirst.types import Samples
+
+MODELS = ("vae", "gan")
+SHOWN = 5
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Train a generator of images, sample from it, and hold what it makes against real images.",
+)
+
+ModelArgument = Annotated[Path, typer.Argument(help="A folder that generate train wrote.")]
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="A folder of images, labelled or not, a manifest, or 'digits'.")],
+    model: Annotated[str, typer.Option(help=f"{' or '.join(MODELS)}.")] = "vae",
+    minutes: Annotated[float | None, typer.Option(help="Choose the epochs so that training ends in this time.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: the model's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step. Default: the model's.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side of the images in pixels. Default: their own if square and at most 64, else 32."),
+    ] = None,
+    without_classes: Annotated[
+        bool, typer.Option("--without-classes", help="Leave labels aside, and learn from unlabelled/ too.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on with too few images.")] = False,
+    seed: SeedOption = 0,
+    home: HomeOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the generator and its page.")] = Path("headfirst-generator"),
+    device: DeviceOption = "auto",
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a generator. Rerunning the same command resumes a stopped training; its page grows while it runs."""
+    if model not in MODELS:
+        raise InputError(f"--model {model!r} is none of {', '.join(MODELS)}{did_you_mean(model, MODELS)}")
+    if minutes is not None and epochs is not None:
+        raise InputError("--minutes chooses the epochs; give it or --epochs")
+    training = out.with_name(f".{out.name}.training")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not training.is_dir())):
+        raise InputError(f"--out {out} holds files already; give a new or an empty folder")
+    out_folder(out)
+    from headfirst.report import generate_json, write_generate
+    from headfirst.study import train_generator
+
+    recipe = _recipe(model, epochs=epochs, batch_size=batch_size, size=size)
+    images = open_any_images(data, home)
+    where = resolve_device(device)
+    if fresh and training.is_dir():
+        shutil.rmtree(training)
+        _clear_growth(out)
+    with progress_display(quiet=quiet) as progress:
+        done = train_generator(images, recipe, out, minutes=minutes, with_classes=not without_classes, seed=seed,
+                               device=where, force=force, told=lambda sentence: note(sentence, quiet=quiet),
+                               written=lambda report: write_generate(report, out), progress=progress)  # fmt: skip
+    if as_json:
+        say(generate_json(done.report))
+        return
+    about = done.report.about
+    classes = f" of {len(done.generator.classes)} classes" if done.generator.classes else ""
+    say(f"{about['images']} images{classes}, {model}, {done.report.epochs} epochs in {duration(done.report.seconds)}")
+    for event in done.report.events:
+        say(event)
+    say(f"generator: {out}")
+    say(f"page: {out / 'generate.html'}")
+    say(f"next: headfirst generate evaluate {out} --data {data}")
+    if done.quarantined:
+        note(f"{len(done.quarantined)} were set aside:")
+        for each in done.quarantined[:SHOWN]:
+            note(f"  {each.id}: {each.reason}")
+
+
+@app.command()
+def sample(
+    model: ModelArgument,
+    num: Annotated[int, typer.Option("--num", "-n", help="How many images.")] = 64,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="The class of all of them. Default: as the training images had them.")
+    ] = None,
+    seed: SeedOption = 0,
+    start: Annotated[int, typer.Option(help="The first image of the seed: 64 goes on after --num 64.")] = 0,
+    out: Annotated[Path, typer.Option(help="A new or empty folder; class folders of PNG files.")] = Path(
+        "headfirst-samples"
+    ),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make images: a data set by class folders, with what is needed to make each again in samples.json.
+
+    Image i of a seed is the same, bit for bit, however many are asked for.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} holds files already; give a new or an empty folder")
+    out_folder(out)
+    from headfirst.generate import load_generator
+    from headfirst.study import write_samples
+
+    generator = load_generator(model)
+    label = None if class_ is None else generator.label_of(class_)
+    where = resolve_device(device)
+    with progress_display(quiet=quiet) as progress:
+        samples = generator.sample(num, seed=seed, label=label, start=start, device=where, progress=progress)
+    about = write_samples(samples, generator, out)
+    if as_json:
+        say(json.dumps(about, indent=1))
+        return
+    say(f"{num} images{_of_classes(samples)}: {out}")
+    say(f"grid: {about['grid']}")
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        str, typer.Option(help="Real images: a folder, a manifest, or 'digits'; what it learned from, for all numbers.")
+    ],
+    backbone: BackboneOption = None,
+    num: Annotated[int, typer.Option(help="How many images to make.")] = 2000,
+    split: Annotated[str, typer.Option(help="Which real images: a split that the generator never saw.")] = "test",
+    against: Annotated[
+        Path | None, typer.Option(help="scores.json of another generator, to be told which is better.")
+    ] = None,
+    seed: SeedOption = 0,
+    home: HomeOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scores.html and scores.json. Default: the model's.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Hold its images against real ones it never saw, in the features of any backbone."""
+    folder = out_folder(model if out is None else out)
+    from headfirst.generate import load_generator
+    from headfirst.report import generate_json, read_scores, write_generate
+    from headfirst.study import compare_scores, evaluate_generator, evaluation_report
+
+    generator = load_generator(model)
+    other = None if against is None else read_scores(against)
+    images = open_any_images(data, home)
+    features = open_backbone(backbone, data)
+    where = resolve_device(device)
+    with progress_display(quiet=quiet) as progress:
+        found = evaluate_generator(generator, images, features, num=num, split=split, seed=seed, device=where,
+                                   progress=progress)  # fmt: skip
+        verdict = ""
+        if other is not None:
+            verdict = compare_scores(found.scores, other, (str(model), str(against))).sentence
+        report = evaluation_report(found, generator, images, device=where, verdict=verdict)
+    page = write_generate(report, folder)
+    if as_json:
+        say(generate_json(report))
+        return
+    _say_scores(found.scores)
+    if verdict:
+        say(verdict)
+    say(f"scores: {page}")
+
+
+def _recipe(model: str, **given: Any) -> Any:
+    """The model's recipe; what was not given is its own."""
+    from headfirst.generate import GAN, VAE
+
+    kinds: dict[str, Any] = {"vae": VAE, "gan": GAN}
+    return kinds[model](**{name: value for name, value in given.items() if value is not None})
+
+
+def _clear_growth(out: Path) -> None:
+    """What a training that is given up wrote into `out`."""
+    names = ("generator.json", "model.safetensors", "generate.html", "generate.json")
+    for path in (*(out / name for name in names), *out.glob("samples-[0-9]*.png")):
+        path.unlink(missing_ok=True)
+
+
+def _of_classes(samples: Samples) -> str:
+    if not samples.classes:
+        return ""
+    present = samples.labels.unique().tolist()
+    return f" of {samples.classes[present[0]]}" if len(present) == 1 else f" of {len(present)} classes"
+
+
+def _say_scores(scores: GeneratorScores) -> None:
+    """Each score, with what a second sample of the real distribution and real training images get."""
+    from headfirst.report import score_lines
+    from headfirst.study import told_apart
+
+    say(told_apart(scores))
+    made, real = f"{scores.num_generated:,} made images", f"{scores.num_real:,} real ones ({scores.split})"
+    say(f"{made} against {real}, {scores.backbone}")
+    lines = score_lines(scores)
+    width = max(len(title) for _, title, *_ in lines)
+    for _, title, value, interval, expected, real, _ in lines:
+        between = f" [{interval}]" if interval else ""
+        say(f"  {title:<{width}}  {value}{between}; expected {expected}, real images {real}")
+    if (b := scores.bound) is not None:
+        say(f"  log-likelihood of real images: at least {b.nats:.5g} nats an image [{b.low:.5g} to {b.high:.5g}]")
+    if scores.memorisation is not None:
+        m = scores.memorisation
+        say(f"  repeats training images: {m.verdict} (p = {m.p_value:.2g})")
+    else:
+        say(f"  repeats training images: not asked, {scores.why_not}")
