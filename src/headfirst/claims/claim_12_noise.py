@@ -34,7 +34,7 @@ from headfirst.claims.known_targets import NOISES, TARGETS, points, wasserstein
 from headfirst.claims.trained import strip, trained
 from headfirst.data import ImageSet
 from headfirst.features import side_by_side
-from headfirst.generate import GAN, VAE
+from headfirst.generate import GAN, NON_SATURATING, VAE
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Progress, silent
 
@@ -49,14 +49,14 @@ HALVED = 0.75
 NUM_POINTS = 20_000
 LEAST_SHOWN = 1e-3
 """What is smaller, or below 0 for want of a bias, is drawn here."""
-POINT_STEPS, QUICK_POINT_STEPS = 2000, 600
+POINT_STEPS, QUICK_POINT_STEPS = 2000, 1500
 RECIPES: Mapping[str, VAE | GAN] = {
     "VAE": VAE(width=16, hidden=128, epochs=30, conditional=False),
-    "GAN": GAN(width=16, epochs=20, conditional=False),
+    "GAN": GAN(width=16, losses=NON_SATURATING, epochs=20, conditional=False),
 }
 QUICK_RECIPES: Mapping[str, VAE | GAN] = {
     "VAE": VAE(width=16, hidden=128, epochs=10, conditional=False),
-    "GAN": GAN(width=16, epochs=8, conditional=False),
+    "GAN": GAN(width=16, losses=NON_SATURATING, epochs=8, conditional=False),
 }
 POINTS_SHOWN = 700
 

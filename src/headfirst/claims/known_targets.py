@@ -107,7 +107,7 @@ def fitted(target: Draw, noise: str, seed: int, steps: int) -> PointGenerator:
 def points(name: str, noise: str, seed: int, *, steps: int, num: int, work: Path) -> dict[str, Float[Tensor, "n d"]]:
     """What is compared, `num` points each; from `work` where it was made before.
 
-    Resteps:
+    Returns:
         "target" and "fresh sample": of the target. "noise": standard normal. Each of `NOISES`: what a generator that
         was trained on noise of the kind `noise` makes of it; "Gaussian" of "noise" row by row.
     """
