@@ -13,9 +13,12 @@ from torch import Tensor
 from headfirst.claims import claim_12_noise as claim
 from headfirst.claims import images_of_noise, run_claim
 from headfirst.claims.known_targets import NOISES, TARGETS
+from headfirst.generate import pictures
+from headfirst.metrics import frechet_distance_gaussian
 from headfirst.nn import PretrainedBackbone
 
 WIDTH = 10.0
+FIGURE = claim._figure
 
 
 def planted_points(name: str, noise: str, seed: int, *, num: int, **_: object) -> dict[str, Tensor]:
@@ -30,13 +33,14 @@ def planted_points(name: str, noise: str, seed: int, *, num: int, **_: object) -
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Perfect generators, few images."""
-    monkeypatch.setattr(claim, "NUM_POINTS", 8000)
-    for name, value in {"NUM_IMAGES": 300, "NUM_PAIRS": 200, "PATHS": 3, "seen": raw}.items():
+    """Perfect generators, few images, no picture."""
+    monkeypatch.setattr(claim, "NUM_POINTS", 4000)
+    for name, value in {"NUM_IMAGES": 300, "NUM_PAIRS": 80, "PATHS": 3, "seen": raw}.items():
         monkeypatch.setattr(images_of_noise, name, value)
     monkeypatch.setattr(claim, "ready", lambda data, *_: data)
     monkeypatch.setattr(claim, "points", planted_points)
     monkeypatch.setattr(claim, "trained", lambda *_: generator(Planted()))
+    monkeypatch.setattr(claim, "_figure", lambda *_: "")
     return monkeypatch
 
 
@@ -44,6 +48,7 @@ DATA = images(train=400, val=20, test=300)
 
 
 def test_it_holds_for_perfect_generators(world: pytest.MonkeyPatch, backbone: PretrainedBackbone, tmp_path: Path):
+    world.setattr(claim, "_figure", FIGURE)
     result = run_claim(12, DATA, backbone, seeds=3, work=tmp_path)
     assert result.verdict == "holds"
     assert result.figure.startswith("<?xml")
@@ -51,6 +56,19 @@ def test_it_holds_for_perfect_generators(world: pytest.MonkeyPatch, backbone: Pr
     assert verdicts(result.rows, "in 1-D: the same with uniform noise") == {"holds"}
     assert verdicts(result.rows, "trained with uniform noise") == {"holds"}
     assert verdicts(result.rows, "half-way along the") == {"holds"}
+    assert verdicts(result.rows, "distance to its own samples, half-way straight") == {"holds"}
+    assert verdicts(result.rows, "distance to the fifth nearest real image") == {"fails"}  # shorter noise, usual images
+
+
+def test_what_noise_is_compared_with(world: pytest.MonkeyPatch, backbone: PretrainedBackbone):
+    """Of features that are pixels: mean and covariance of the pool are no distance, the covariance lost is one."""
+    scene = images_of_noise.looked_at(DATA, backbone)
+    pixels = raw(pictures(DATA["train"]).batch(), None).double()
+    deviations, covariance = pixels.std(dim=0), pixels.T.cov()
+    lost = frechet_distance_gaussian(pixels.mean(dim=0), covariance, pixels.mean(dim=0), deviations.square().diag())
+    assert scene.distance[images_of_noise.NOISE] == pytest.approx(lost.value, rel=0.1)
+    for name in (images_of_noise.LINEAR, images_of_noise.FRESH):
+        assert abs(scene.distance[name]) < 0.05 * lost.value
 
 
 def test_it_fails_where_noise_comes_out_as_it_went_in(world: pytest.MonkeyPatch, backbone: PretrainedBackbone):
@@ -59,25 +77,22 @@ def test_it_fails_where_noise_comes_out_as_it_went_in(world: pytest.MonkeyPatch,
         return {**found, "Gaussian": torch.randn(found["noise"].shape, generator=torch.Generator().manual_seed(9))}
 
     world.setattr(claim, "points", left)
-    result = run_claim(12, DATA, backbone, seeds=2)
-    assert verdicts(result.rows, "-D: distance to it, generated over noise") >= {"fails"}
-    assert verdicts(result.rows, "distance to real images") == {"holds"}
-    assert result.verdict == "fails"
-
-
-def test_it_fails_where_images_are_noise(world: pytest.MonkeyPatch, backbone: PretrainedBackbone):
     spread = image_of(torch.randn(2000, 16)).std().item()
     mixed = torch.randn(16, 64, generator=torch.Generator().manual_seed(5)) / 4
     world.setattr(claim, "trained", lambda *_: generator(Planted(
         lambda z: (0.5 + spread * (z @ mixed)).clamp(0, 1).unflatten(1, (1, 8, 8)))))  # fmt: skip
     result = run_claim(12, DATA, backbone, seeds=2)
+    assert verdicts(result.rows, "-D: distance to it, generated over noise") >= {"fails"}
     assert verdicts(result.rows, "distance to real images") == {"fails"}
+    assert verdicts(result.rows, "images that change") == {"holds"}
+    assert result.verdict == "fails"
 
 
 def test_it_fails_where_the_network_throws_dice(world: pytest.MonkeyPatch, backbone: PretrainedBackbone):
     world.setattr(claim, "trained", lambda *_: generator(Planted(lambda z: image_of(z + 0.3 * torch.randn_like(z)))))
     result = run_claim(12, DATA, backbone, seeds=2)
     assert verdicts(result.rows, "images that change") == {"fails"}
+    assert verdicts(result.rows, "-D: distance to it, generated over noise,") >= {"holds"}
     assert result.verdict == "fails"
 
 

@@ -36,6 +36,7 @@ def planted_vae(recipe: VAE, *_: object, widths: Mapping[float, float] = WIDTHS)
 
 
 DATA = images(train=400, val=20, test=300)
+FIGURE = claim._figure
 
 
 @pytest.fixture
@@ -44,10 +45,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(claim, "ready", lambda data, *_: data)
     monkeypatch.setattr(claim, "seen", raw)
     monkeypatch.setattr(claim, "trained", planted_vae)
+    monkeypatch.setattr(claim, "_figure", lambda _: "")
     return monkeypatch
 
 
 def test_it_holds_where_beta_pulls(world: pytest.MonkeyPatch, backbone: PretrainedBackbone, tmp_path: Path):
+    world.setattr(claim, "_figure", FIGURE)
     result = run_claim(15, DATA, backbone, seeds=3, work=tmp_path)
     assert result.verdict == "holds"
     assert result.figure.startswith("<?xml")

@@ -7,7 +7,7 @@ Shape letters: N points or images, Z noise, M steps, C channels, S pixels a side
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,7 +49,7 @@ HALVED = 0.75
 NUM_POINTS = 20_000
 LEAST_SHOWN = 1e-3
 """What is smaller, or below 0 for want of a bias, is drawn here."""
-POINT_STEPS, QUICK_POINT_STEPS = 2000, 1500
+POINT_STEPS, QUICK_POINT_STEPS = 2000, 1000
 RECIPES: Mapping[str, VAE | GAN] = {
     "VAE": VAE(width=16, hidden=128, epochs=30, conditional=False),
     "GAN": GAN(width=16, losses=NON_SATURATING, epochs=20, conditional=False),
@@ -87,16 +87,13 @@ def run(
     steps, recipes = (QUICK_POINT_STEPS, QUICK_RECIPES) if quick else (POINT_STEPS, RECIPES)
     learned = [(target, "Gaussian") for target in TARGETS] + [(RETRAINED, "uniform")]
     jobs: list[Callable[[], object]] = [
-        *(partial(points, *each, seed, steps=steps, num=NUM_POINTS, work=work) for each in learned for seed in seeds),
-        *(partial(trained, recipe, scene.pool, seed, work) for recipe in recipes.values() for seed in seeds),
+        *(partial(_images, recipe, scene, backbone, seed, work) for recipe in recipes.values() for seed in seeds),
+        *(partial(_points, *each, seed, steps, work) for each in learned for seed in seeds),
     ]
-    side_by_side(jobs, stage="trainings", progress=progress)
-    drawn = {each: [points(*each, seed, steps=steps, num=NUM_POINTS, work=work) for seed in seeds] for each in learned}
-    of_points = {each: [nearness(found) for found in of_seeds] for each, of_seeds in drawn.items()}
-    of_images = {
-        kind: [of_generator(trained(recipe, scene.pool, seed, work), scene, backbone, seed) for seed in seeds]
-        for kind, recipe in recipes.items()
-    }
+    found: Iterator[Any] = iter(side_by_side(jobs, stage="generators", progress=progress))
+    of_images = {kind: [next(found) for _ in seeds] for kind in recipes}
+    of_points = {each: [next(found) for _ in seeds] for each in learned}
+    drawn = {target: points(target, "Gaussian", seeds[0], steps=steps, num=NUM_POINTS, work=work) for target in TARGETS}
     return ClaimResult(
         number=12,
         title="Gaussian noise is what a generator turns into samples",
@@ -107,10 +104,18 @@ def run(
         f"changes smoothly: no step of {STEPS} covers {JUMP:g} of the distance between both ends, and twice as many "
         "steps are shorter.",
         rows=_rows(of_points, of_images, scene),
-        figure=_figure({target: drawn[target, "Gaussian"][0] for target in TARGETS}, of_points, of_images, scene),
+        figure=_figure(drawn, of_points, of_images, scene),
         fine_print=_fine_print(of_points, of_images, scene, recipes, steps, seeds),
         quick=quick,
     )
+
+
+def _images(recipe: VAE | GAN, scene: Scene, backbone: PretrainedBackbone, seed: int, work: Path) -> OfImages:
+    return of_generator(trained(recipe, scene.pool, seed, work), scene, backbone, seed)
+
+
+def _points(target: str, noise: str, seed: int, steps: int, work: Path) -> dict[str, float]:
+    return nearness(points(target, noise, seed, steps=steps, num=NUM_POINTS, work=work))
 
 
 def nearness(found: Mapping[str, Tensor]) -> dict[str, float]:
@@ -253,14 +258,14 @@ def _draw_line(panel: Any, found: Mapping[str, Tensor]) -> None:
     ):
         panel.hist(found[name].flatten().numpy(), bins=bins, density=True, histtype="step", color=colour, label=label,
                    linewidth=1.2)  # fmt: skip
-    panel.set(xlabel="x", ylabel="density")
+    panel.set(xlabel="x", ylabel="density", ylim=(0, 2.4))
     panel.legend(fontsize=8, loc="upper center")
 
 
 def _draw_plane(panel: Any, found: Mapping[str, Tensor]) -> None:
     for name, colour in (("noise", INK), ("target", PROBE), ("Gaussian", FINETUNE)):
         x, y = found[name][:POINTS_SHOWN].T.numpy()
-        panel.scatter(x, y, s=2, color=colour, alpha=0.12 if name == "noise" else 0.5, linewidths=0, rasterized=True)
+        panel.scatter(x, y, s=2, color=colour, alpha=0.25 if name == "noise" else 0.5, linewidths=0, rasterized=True)
     panel.set(aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
 
 
@@ -285,9 +290,9 @@ def _draw_ratios(panel: Any, of_points: Points, of_images: Images, scene: Scene)
     panel.plot(
         places, range(len(lines)), linestyle="none", marker="<", color=INK, markersize=4, label="must be left of"
     )
-    panel.axvline(1.0, color=INK, linewidth=0.8)
+    panel.plot([1, 1], [-0.5, len(lines) - 0.5], color=INK, linewidth=0.8)
     panel.set_yticks(range(len(lines)), [name.split(" in ")[0] for name in lines])
-    panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -2.2))
+    panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -2.5))
     panel.legend(fontsize=7, loc="upper left", ncols=2)
 
 

@@ -105,12 +105,9 @@ def run(
     scene = looked_at(ready(data, backbone, progress), backbone)
     recipe = QUICK_RECIPE if quick else RECIPE
     recipes = {beta: replace(recipe, beta=beta) for beta in BETAS}
-    jobs = [partial(trained, each, scene.pool, seed, work) for each in recipes.values() for seed in seeds]
-    side_by_side(jobs, stage="trainings", progress=progress)
-    sweep = {
-        beta: [measured(trained(each, scene.pool, seed, work), scene, backbone, seed) for seed in seeds]
-        for beta, each in recipes.items()
-    }
+    jobs = [partial(learned, each, scene, backbone, seed, work) for each in recipes.values() for seed in seeds]
+    found = iter(side_by_side(jobs, stage="networks", progress=progress))
+    sweep = {beta: [next(found) for _ in seeds] for beta in recipes}
     return ClaimResult(
         number=15,
         title="The KL term keeps the latent near N(0, I)",
@@ -127,10 +124,15 @@ def run(
 
 def looked_at(data: ImageSet, backbone: PretrainedBackbone) -> Scene:
     """Of prepared and audited images."""
-    learned = pictures(data["train"])
+    pool = pictures(data["train"])
     some = data["test"].take(shuffled_by_name(data["test"].ids, seed=0)[:NUM_IMAGES])
-    test = pictures(some, size=learned.size, grey=learned.grey)
+    test = pictures(some, size=pool.size, grey=pool.grey)
     return Scene(pool=data["train"], test=test, real=seen(test.batch(), backbone))
+
+
+def learned(recipe: VAE, scene: Scene, backbone: PretrainedBackbone, seed: int, work: Path) -> Found:
+    """What one network, which is trained or found under `work`, says of the test images."""
+    return measured(trained(recipe, scene.pool, seed, work), scene, backbone, seed)
 
 
 def measured(generator: Generator, scene: Scene, backbone: PretrainedBackbone, seed: int) -> Found:
@@ -183,7 +185,7 @@ def _rows(sweep: Sweep) -> tuple[Comparison, ...]:
         judged(f"β = {USUAL:g}: KL, Monte Carlo over closed form, less 1", excess, "below", SAME),
     ]
     rows += [
-        judged(f"β = {b:g} against {a:g}: change of log p(x|z), nats",
+        judged(f"β = {b:g} against {a:g}: change of the log-likelihood of images given their latents, nats",
                over_seeds(step(a, b, lambda found: found.reconstruction)),
                "below", primary=False)
         for a, b in pairwise(BETAS)

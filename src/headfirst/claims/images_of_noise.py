@@ -24,7 +24,7 @@ NOISE, FRESH, LINEAR = "noise", "fresh sample", "linear"
 NUM_IMAGES, NUM_PAIRS = 1000, 600
 STEPS, PATHS = 64, 24
 NEIGHBOUR = 5
-SHOWN, SHOWN_PAIR = 14, 0
+SHOWN, SHOWN_PAIR = 20, 0
 """Images in each strip of the picture; the pair of noises whose path is shown."""
 
 

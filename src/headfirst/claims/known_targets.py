@@ -28,7 +28,7 @@ SPREAD = 0.15
 _DIRECTIONS, _TINY = 32, 1e-12
 _RADIUS = math.sqrt(1 - SPREAD**2)  # of the modes' places, so that each coordinate has variance 1
 
-HIDDEN, LAYERS, BATCH, RATE = 64, 3, 128, 3e-3
+HIDDEN, LAYERS, BATCH, RATE = 64, 5, 128, 5e-3
 _EPOCH = 10  # steps: nothing hangs on it, but the loop orders the samples of an epoch
 
 
