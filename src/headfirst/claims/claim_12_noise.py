@@ -49,7 +49,7 @@ HALVED = 0.75
 NUM_POINTS = 20_000
 LEAST_SHOWN = 1e-3
 """What is smaller, or below 0 for want of a bias, is drawn here."""
-POINT_STEPS, QUICK_POINT_STEPS = 2000, 1000
+POINT_STEPS, QUICK_POINT_STEPS = 1500, 1000
 RECIPES: Mapping[str, VAE | GAN] = {
     "VAE": VAE(width=16, hidden=128, epochs=30, conditional=False),
     "GAN": GAN(width=16, losses=NON_SATURATING, epochs=20, conditional=False),
