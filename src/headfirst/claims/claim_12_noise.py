@@ -31,7 +31,7 @@ from headfirst.claims.images_of_noise import (
     of_generator,
 )
 from headfirst.claims.known_targets import NOISES, TARGETS, points, wasserstein
-from headfirst.claims.trained import strip, trained
+from headfirst.claims.trained import AUTOENCODER, QUICK_AUTOENCODER, strip, trained
 from headfirst.data import ImageSet
 from headfirst.features import side_by_side
 from headfirst.generate import GAN, NON_SATURATING, VAE
@@ -51,11 +51,11 @@ LEAST_SHOWN = 1e-3
 """What is smaller, or below 0 for want of a bias, is drawn here."""
 POINT_STEPS, QUICK_POINT_STEPS = 1500, 1000
 RECIPES: Mapping[str, VAE | GAN] = {
-    "VAE": VAE(width=16, hidden=128, epochs=30, conditional=False),
-    "GAN": GAN(width=16, losses=NON_SATURATING, epochs=20, conditional=False),
+    "VAE": AUTOENCODER,
+    "GAN": GAN(width=16, losses=NON_SATURATING, epochs=12, conditional=False),
 }
 QUICK_RECIPES: Mapping[str, VAE | GAN] = {
-    "VAE": VAE(width=16, hidden=128, epochs=10, conditional=False),
+    "VAE": QUICK_AUTOENCODER,
     "GAN": GAN(width=16, losses=NON_SATURATING, epochs=8, conditional=False),
 }
 POINTS_SHOWN = 700

@@ -25,7 +25,7 @@ from torch import Tensor
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
 from headfirst.claims.experiment import ready
 from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
-from headfirst.claims.trained import made, seen, strip, trained
+from headfirst.claims.trained import AUTOENCODER, QUICK_AUTOENCODER, made, seen, strip, trained
 from headfirst.data import ImageSet, ImageSplit, shuffled_by_name
 from headfirst.features import side_by_side
 from headfirst.generate import VAE, Generator, Pictures, elbo, encode, latent_diagnostics, pictures
@@ -43,8 +43,6 @@ FAR = 10.0
 SAME = 0.01
 """Relative difference of Monte Carlo's KL and the closed form that counts as none."""
 
-RECIPE = VAE(width=16, hidden=128, epochs=10, conditional=False)
-QUICK_RECIPE = VAE(width=16, hidden=128, epochs=5, conditional=False)
 NUM_IMAGES, DRAWS = 1000, 64
 SHOWN = 10
 
@@ -103,7 +101,7 @@ def run(
         with TemporaryDirectory(prefix="headfirst-claim-15-") as folder:
             return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     scene = looked_at(ready(data, backbone, progress), backbone)
-    recipe = QUICK_RECIPE if quick else RECIPE
+    recipe = QUICK_AUTOENCODER if quick else AUTOENCODER
     recipes = {beta: replace(recipe, beta=beta) for beta in BETAS}
     jobs = [partial(learned, each, scene, backbone, seed, work) for each in recipes.values() for seed in seeds]
     found = iter(side_by_side(jobs, stage="networks", progress=progress))
