@@ -101,8 +101,8 @@ def run(
         f"that has the target's mean and variance in every coordinate: at less than {NEAR:g} of the distance for known "
         f"distributions (sliced Wasserstein distance), at less than {HALF:g} for images (Fréchet distance to test "
         "images). (2) The same noise gives the same image, bit for bit. (3) From one noise to another the image "
-        f"changes smoothly: no step of {STEPS} covers {JUMP:g} of the distance between both ends, and twice as many "
-        "steps are shorter.",
+        f"changes smoothly: no step of {STEPS} covers {JUMP:g} of the distance between both ends, and none of twice as "
+        f"many is longer than {HALVED:g} of the longest.",
         rows=_rows(of_points, of_images, scene),
         figure=_figure(drawn, of_points, of_images, scene),
         fine_print=_fine_print(of_points, of_images, scene, recipes, steps, seeds),
@@ -208,7 +208,7 @@ def _fine_print(
         target: over_seeds([found[FRESH] for found in each]).value
         for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
     }  # fmt: skip
-    again, linear = (scene.distance[name] / noise for name in (FRESH, LINEAR))
+    again, linear = (scene.distance[of] / noise for of in (FRESH, LINEAR))
     epochs = ", ".join(f"{kind} {recipe.epochs}" for kind, recipe in recipes.items())
     spheres = ", ".join(
         f"{np.mean([f.norm for f in each]):.3f} ± {np.mean([f.spread for f in each]):.3f} of √Z ({kind})"
@@ -223,6 +223,10 @@ def _fine_print(
         + ", ".join(f"{value:.3f} ({name})" for name, value in {**floors, "images": again}.items())
         + f". What is left above that is the generator's error. A linear map of noise, which gives images the right "
         f"mean and covariance, is at {linear:.3f}.",
+        f"What was changed after a first look, before any run over seeds: the limit for images, which was {NEAR:g}; the "
+        "perceptrons, which with three hidden layers left the eight modes at 0.19 to 0.23 of noise's distance; the "
+        "GAN's losses. With the relativistic ones, which `GAN()` has, and without classes it made black images only, "
+        "from the first epoch on (embedded digits, seeds 0 and 1): the game here is the non-saturating one.",
         "The noise need not be Gaussian: a generator needs the noise that it was trained with. The rows on uniform and "
         "skewed noise, of the same mean and variance, say what other noise does to one that was trained with Gaussian "
         "noise, and how near one comes that was trained with uniform noise. Of many dimensions the first layer makes "
