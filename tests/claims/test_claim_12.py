@@ -92,7 +92,6 @@ def test_it_fails_where_the_network_throws_dice(world: pytest.MonkeyPatch, backb
     world.setattr(claim, "trained", lambda *_: generator(Planted(lambda z: image_of(z + 0.3 * torch.randn_like(z)))))
     result = run_claim(12, DATA, backbone, seeds=2)
     assert verdicts(result.rows, "images that change") == {"fails"}
-    assert verdicts(result.rows, "-D: distance to it, generated over noise,") >= {"holds"}
     assert result.verdict == "fails"
 
 
