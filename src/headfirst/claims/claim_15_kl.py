@@ -44,7 +44,7 @@ SAME = 0.01
 """Relative difference of Monte Carlo's KL and the closed form that counts as none."""
 
 NUM_IMAGES, DRAWS = 1000, 64
-SHOWN = 10
+SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,10 +264,11 @@ def _draw_trade(panel: Any, sweep: Sweep) -> None:
     """Rate against distortion, a point for each seed."""
     for beta, each in sweep.items():
         panel.plot([f.kl for f in each], [-f.reconstruction for f in each], "o", color=INK, alpha=0.6, markersize=4)
-        x, y = each[0].kl, max(-f.reconstruction for f in each)
-        panel.annotate(f"β = {beta:g}", (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        x, y = each[0].kl, min(-f.reconstruction for f in each)
+        panel.annotate(f"{beta:g}", (x, y), xytext=(0, -14), textcoords="offset points", ha="center", fontsize=8)
+    panel.margins(y=0.12)
     panel.set(xscale="symlog", xlabel="rate: KL, nats an image", ylabel="distortion: -log p(x|z), nats an image",
-              title="What the latents say, and what is lost")  # fmt: skip
+              title="What the latents say and what is lost, by β")  # fmt: skip
 
 
 def _draw_strips(below: Any, sweep: Sweep) -> None:
