@@ -216,9 +216,13 @@ def _fine_print(sweep: Sweep, scene: Scene, recipe: VAE, seeds: Sequence[int]) -
         f"{N} test images. {N} draws of N(0, I) itself would be at {Z * (Z + 3) / (4 * N):.2g} nats.",
         f"Near is not equal: with {N} images a test at 1 % tells the latents from N(0, 1) at β = {USUAL:g} with {told} "
         f"of {len(seeds)} seeds. The distance looks at means and covariances alone.",
-        f"The term does not only keep the latents near, it pays for what they say: active dimensions of {Z}: {active}. "
-        f"At β = {LARGEST:g} the latents are at N(0, I) because they say nothing, and the decoder makes one image of "
-        "all of them.",
+        f"The term does not only keep the latents near, it pays for what they say: active dimensions of {Z}: {active}."
+        + (
+            f" At β = {LARGEST:g} the latents are at N(0, I) because they say nothing, and the decoder makes one image "
+            "of all of them."
+            if not any(found.active for found in sweep[LARGEST])
+            else ""
+        ),
         f"Images decoded from N(0, I) are nearest to test images at β = {best:g}. Too small a β leaves the decoder "
         "without practice where N(0, I) lies, too large a one without anything to decode.",
         f"Monte Carlo: {DRAWS} draws an image; its interval over seeds {covers} the closed form.",
