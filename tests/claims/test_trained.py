@@ -46,7 +46,9 @@ def test_few_images_are_refused(images: ImageSet, tmp_path: Path):
 
 def test_features_are_those_of_the_images_themselves(images: ImageSet, backbone: PretrainedBackbone):
     expected = embed(backbone, images["test"]).values
-    assert torch.allclose(seen(pictures(images["test"]).batch(), backbone), expected, atol=1e-5)
+    pixels = pictures(images["test"]).batch()
+    assert torch.allclose(seen(pixels, backbone), expected, atol=1e-5)
+    assert torch.allclose(seen(pixels - 0.4 / 255, backbone), expected, atol=1e-5)  # a file would hold the same
 
 
 def test_made_is_what_the_network_says_whatever_the_batch():
