@@ -223,7 +223,7 @@ def _fine_print(
         + ", ".join(f"{value:.3f} ({name})" for name, value in {**floors, "images": again}.items())
         + f". What is left above that is the generator's error. A linear map of noise, which gives images the right "
         f"mean and covariance, is at {linear:.3f}.",
-        f"What was changed after a first look, before any run over seeds: the limit for images, which was {NEAR:g}; "
+        f"What was changed after a first look, before the first run over five seeds: the limit for images, which was {NEAR:g}; "
         "the perceptrons, which with three hidden layers left the eight modes at 0.19 to 0.23 of noise's distance; the "
         "GAN's losses. With the relativistic ones, which `GAN()` has, and without classes it made black images only, "
         "from the first epoch on (embedded digits, seeds 0 and 1): the game here is the non-saturating one.",
