@@ -24,6 +24,7 @@ from headfirst.claims.images_of_noise import (
     LINEAR,
     NOISE,
     NUM_IMAGES,
+    PATHS,
     STEPS,
     OfImages,
     Scene,
@@ -101,8 +102,8 @@ def run(
         f"that has the target's mean and variance in every coordinate: at less than {NEAR:g} of the distance for known "
         f"distributions (sliced Wasserstein distance), at less than {HALF:g} for images (Fréchet distance to test "
         "images). (2) The same noise gives the same image, bit for bit. (3) From one noise to another the image "
-        f"changes smoothly: no step of {STEPS} covers {JUMP:g} of the distance between both ends, and none of twice as "
-        f"many is longer than {HALVED:g} of the longest.",
+        f"changes smoothly: the largest of {STEPS} steps covers less than {JUMP:g} of the distance between both ends, "
+        f"and the largest of {2 * STEPS} is less than {HALVED:g} of it (means over {PATHS} paths).",
         rows=_rows(of_points, of_images, scene),
         figure=_figure(drawn, of_points, of_images, scene),
         fine_print=_fine_print(of_points, of_images, scene, recipes, steps, seeds),
@@ -223,9 +224,9 @@ def _fine_print(
         + ", ".join(f"{value:.3f} ({name})" for name, value in {**floors, "images": again}.items())
         + f". What is left above that is the generator's error. A linear map of noise, which gives images the right "
         f"mean and covariance, is at {linear:.3f}.",
-        f"What was changed after a first look, before the first run over five seeds: the limit for images, which was {NEAR:g}; "
-        "the perceptrons, which with three hidden layers left the eight modes at 0.19 to 0.23 of noise's distance; the "
-        "GAN's losses. With the relativistic ones, which `GAN()` has, and without classes it made black images only, "
+        "What was changed after a first look, before the first run over five seeds: the limit for images, which was "
+        f"{NEAR:g}; the perceptrons, which with three hidden layers left the eight modes at 0.19 to 0.23 of noise's "
+        "distance; the GAN's losses. With the relativistic ones, which `GAN()` has, and without classes it made black images only, "
         "from the first epoch on (embedded digits, seeds 0 and 1): the game here is the non-saturating one.",
         "The noise need not be Gaussian: a generator needs the noise that it was trained with. The rows on uniform and "
         "skewed noise, of the same mean and variance, say what other noise does to one that was trained with Gaussian "
