@@ -66,7 +66,7 @@ def test_what_noise_is_compared_with(world: pytest.MonkeyPatch, backbone: Pretra
     not."""
     ramp = np.linspace(0.1, 1.0, 8)[None, :, None]  # so that pixels differ in their variance
     dimmed = {
-        name: replace(split, sources=tuple((source * ramp).astype(np.uint8) for source in split.sources))
+        name: replace(split, sources=tuple((np.asarray(source) * ramp).astype(np.uint8) for source in split.sources))
         for name, split in DATA.splits.items()
     }
     asked: list[Tensor] = []

@@ -227,7 +227,8 @@ def _fine_print(
         "What was changed after a first look, before the first run over five seeds: the limit for images, which was "
         f"{NEAR:g}; the perceptrons, which with three hidden layers left the eight modes at 0.19 to 0.23 of noise's "
         "distance; the GAN's losses. With the relativistic ones, which `GAN()` has, and without classes it made "
-        "black images only, from the first epoch on (embedded digits, seeds 0 and 1): the game here is the non-saturating one.",
+        "black images only, from the first epoch on (embedded digits, seeds 0 and 1): the game here is "
+        "the non-saturating one.",
         "The noise need not be Gaussian: a generator needs the noise that it was trained with. The rows on uniform and "
         "skewed noise, of the same mean and variance, say what other noise does to one that was trained with Gaussian "
         "noise, and how near one comes that was trained with uniform noise. Of many dimensions the first layer makes "
@@ -243,7 +244,8 @@ def _figure(drawn: Mapping[str, Mapping[str, Tensor]], of_points: Points, of_ima
 
     with drawing():
         figure = Figure(figsize=(11.5, 7.4), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
+        above, below = parts
         panels = above.subplots(1, 4, width_ratios=(1, 1, 1, 1.25))
         for panel, target in zip(panels[:3], TARGETS, strict=True):
             found = drawn[target]

@@ -234,7 +234,8 @@ def _figure(sweep: Sweep) -> str:
 
     with drawing():
         figure = Figure(figsize=(11.5, 6.2), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1.1, 1.0))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1.0))
+        above, below = parts
         left, middle, right = above.subplots(1, 3)
         _draw_sweep(left, sweep, lambda found: found.distance, PROBE)
         left.set(ylabel="nats from N(0, I)", yscale="log", title="Aggregate posterior")
