@@ -1,10 +1,10 @@
-"""The other sides of `bench/frechet.py`, `kernel.py`, `manifold.py` and `averages.py`, and the data of all sides.
+"""The other sides of the benchmarks of generators and their metrics, and the data of all sides.
 
     PYTHON bench/generator_peers.py CONTESTANT SIZE…
 
-Runs where the contestant's package does: scipy and scikit-learn with ours, torch-fidelity, prdc and diffusers in an
-environment of their own. torch-fidelity imports torchvision, and diffusers does where it finds it; what is asked here
-needs none of its compiled operators, and where those cannot be loaded their names are declared first.
+Runs where the contestant's package does: scipy and scikit-learn with ours; torch-fidelity, prdc, diffusers and pythae
+in an environment of their own. torch-fidelity imports torchvision, and diffusers does where it finds it; what is asked
+here needs none of its compiled operators, and where those cannot be loaded their names are declared first.
 """
 
 from __future__ import annotations
@@ -130,6 +130,65 @@ def _diffusers(which: int, steps: int, *, foreach: bool) -> None:
     serve(run, versions=versions)
 
 
+def pythae(images: int, epochs: int) -> None:
+    """With the layers of our `VAENetwork`."""
+    import logging
+    from tempfile import TemporaryDirectory
+
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from torch import nn
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.Sequential(
+                nn.Conv2d(1, 16, 4, 2, 1), nn.SiLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.SiLU(), nn.Flatten(),
+                nn.Linear(32 * 49, 256), nn.SiLU(),
+            )  # fmt: skip
+            self.embedding, self.log_var = nn.Linear(256, 16), nn.Linear(256, 16)
+
+        def forward(self, x: torch.Tensor) -> ModelOutput:
+            hidden = self.down(x)
+            return ModelOutput(embedding=self.embedding(hidden), log_covariance=self.log_var(hidden))
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Sequential(
+                nn.Linear(16, 256), nn.SiLU(), nn.Linear(256, 32 * 49), nn.Unflatten(1, (32, 7, 7)), nn.SiLU(),
+                nn.Conv2d(32, 64, 3, padding=1), nn.PixelShuffle(2), nn.SiLU(),
+                nn.Conv2d(16, 4, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid(),
+            )  # fmt: skip
+
+        def forward(self, z: torch.Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.up(z))
+
+    logging.disable(logging.INFO)
+    pixels = torch.from_numpy(grey_images(images)[:, None]).float() / 255
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=16, reconstruction_loss="bce")
+    versions = {name: importlib.metadata.version(name) for name in ("pythae", "torch")}
+
+    def fit() -> None:
+        with TemporaryDirectory() as folder:
+            recipe = BaseTrainerConfig(
+                output_dir=folder, num_epochs=epochs, per_device_train_batch_size=32, learning_rate=2e-3, no_cuda=True
+            )
+            model = VAE(config, encoder=Encoder(), decoder=Decoder())
+            BaseTrainer(model, BaseDataset(pixels, torch.zeros(images)), training_config=recipe).train()
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress
+        serve(fit, versions=versions)
+
+
+def grey_images(number: int) -> np.ndarray:
+    """(N, 28, 28) uint8 of noise: how fast a network trains does not depend on what it sees."""
+    return np.random.default_rng(0).integers(0, 256, (number, 28, 28), dtype=np.uint8)
+
+
 def weights(which: int) -> list[torch.nn.Parameter]:
     """0: 40 tensors, a million numbers. 50: the 161 tensors and 25.6 million numbers of a ResNet-50."""
     random = torch.Generator().manual_seed(0)
@@ -171,6 +230,7 @@ CONTESTANTS: dict[str, Callable[[int, int], None]] = {
     "prdc": prdc,
     "diffusers": diffusers,
     "diffusers-foreach": diffusers_foreach,
+    "pythae": pythae,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from headfirst.data import (
     corrupt_image,
     corrupt_mixed,
     prepare,
+    prepare_split,
 )
 from headfirst.errors import InputError
 from headfirst.types import Preprocessing
@@ -47,6 +49,16 @@ def test_each_severity_harms_more_than_the_last(kind: str, side: int, photograph
     assert (np.diff(harm.mean(axis=0)) > 0).all(), harm.mean(axis=0)
     if kind != "rotation":  # one picture may by chance look more like itself when turned further
         assert (np.diff(harm, axis=1) > -0.5).all()
+
+
+def test_prepared_anew_it_is_still_corrupted(split: ImageSplit, tmp_path: Path) -> None:
+    dark = corrupt(split, "brightness", 5, name="dark", cache=tmp_path / "cache")
+    recipe = Preprocessing(resize=16, resample="bilinear", crop=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+    ours, theirs = (prepare_split(s, recipe, cache=tmp_path / "cache")[0].batch() for s in (
+        replace(dark, hashes=None, pixels=None), replace(split, hashes=None, pixels=None)))  # fmt: skip
+    expected = dark.batch().float().mean() - split.batch().float().mean()
+    assert abs(expected) > 20
+    assert ours.float().mean() - theirs.float().mean() == pytest.approx(expected.item(), abs=2)
 
 
 def test_noise_is_normal_of_the_stated_size() -> None:

@@ -18,10 +18,12 @@ LITTLE: dict[str, Any] = {"latent_dim": 4, "width": 8, "hidden": 16, "batch_size
 
 def test_plain_classes_are_told_and_the_rows_are_bayes_rule():
     train, val = make_split("train", 60, seed=0).take(range(59)), make_split("val", 18, seed=1)
-    recipe = LikelihoodClassifier(vae=VAE(epochs=12, decoder=GaussianDecoder(variance=0.1), **LITTLE), draws=4)
+    vae = VAE(epochs=12, decoder=GaussianDecoder(variance=0.1), **LITTLE)
+    recipe = LikelihoodClassifier(vae=vae, draws=4, fewest_steps=78)
     model = recipe.fit(train, seed=2)
+    assert len(model.generator.record["losses"]) == 20  # of 4 steps each, where the recipe asks for 12
     found = model.predictions(val)
-    assert (found.kind, found.method, found.seed, found.split) == ("logits", "likelihood", 2, "val")
+    assert (found.kind, found.method, found.seed, found.split) == ("logits", "vae", 2, "val")
     assert found.values.argmax(dim=1).tolist() == val.labels.tolist()
     by_hand = bound(model.generator, val, draws=4, labels=torch.full((18,), 2), seed=2).per_image + np.log(19 / 59)
     assert found.values[:, 2].numpy() == pytest.approx(by_hand.numpy(), rel=1e-5)

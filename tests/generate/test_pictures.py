@@ -37,6 +37,8 @@ def test_small_squares_stay_as_they_are():
     batch = found.batch(np.array([2, 0]))
     assert batch.shape == (2, 1, 28, 28)
     assert torch.equal(as_rgb(batch), torch.from_numpy(np.stack([images[2], images[0]])).permute(0, 3, 1, 2))
+    coloured = pictures(split(noise(28, 28))).batch()
+    assert torch.equal(as_rgb(coloured)[0], torch.from_numpy(noise(28, 28)).permute(2, 0, 1))
 
 
 def test_others_are_resized_and_it_is_said(tmp_path: Path):

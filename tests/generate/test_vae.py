@@ -56,6 +56,9 @@ class Linear(nn.Module):
     def decode(self, latents: Tensor, labels: None) -> Tensor:
         return self.up(latents).unflatten(1, (1, 8, 8))
 
+    def log_prior(self, latents: Tensor, labels: None) -> Tensor:
+        return self.latent.log_density(latents, torch.zeros_like(latents), torch.zeros_like(latents))
+
     def log_likelihood(self, x: Tensor) -> np.ndarray:
         """Exactly: of N(b, WWᵀ + σ²I)."""
         W, b = self.up.weight.detach().double().numpy(), self.up.bias.detach().double().numpy()
@@ -122,6 +125,19 @@ class TestLinear:
         expected = kl(centre, VARIANCE**0.5).logpdf(some.batch().flatten(1).double().numpy()).sum(axis=1) - spread / 2
         assert lower.reconstruction.numpy() == pytest.approx(expected, abs=1.5)
         assert lower.reconstruction.mean().item() == pytest.approx(expected.mean(), abs=0.1)
+
+    def test_a_refined_posterior_nears_the_exact_one(self, uci: Pictures):
+        network = linear().requires_grad_(False)
+        some = replace(uci, split=uci.split.take(range(20)))
+        made, truth = as_generator(network), network.log_likelihood(some.batch())
+        coarse, fine = (bound(made, some, draws=200, refine=steps) for steps in (0, 300))
+        missed, near = (np.abs(found.per_image.numpy() - truth).mean() for found in (coarse, fine))
+        assert near < missed / 10
+        assert near < 0.5
+        assert fine.effective_draws.mean() > 3 * coarse.effective_draws.mean()
+        first = replace(uci, split=uci.split.take(range(3)))
+        alone = bound(made, first, draws=200, refine=300)
+        assert torch.allclose(alone.per_image, fine.per_image[:3], atol=1e-2)
 
     def test_neither_blocks_nor_company_change_an_images_draws(self, uci: Pictures):
         made = as_generator(linear().requires_grad_(False))

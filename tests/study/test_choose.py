@@ -67,6 +67,16 @@ def test_worse_than_the_probe_at_home_is_ruled_out_however_good_away():
     assert "Fine-tuning does not pay here" in chosen.sentence
 
 
+def test_what_cannot_be_saved_is_measured_and_not_chosen():
+    shares = {"vae": 0.9, "probe": 0.7, "lp-ft": 0.8}
+    chosen = choose(table({m: {"val": share, "val-x": share} for m, share in shares.items()}), REPORTED)
+    assert chosen.method == "lp-ft"
+    assert {row.method for row in chosen.scores} == {"vae", "probe", "lp-ft"}
+    assert "lp-ft has the highest, 80.0 %" in chosen.reason
+    assert "vae was measured beside them and stands for no choice." in chosen.reason
+    assert "leads in 100 % of paired resamples" in chosen.reason
+
+
 def test_a_validation_image_and_its_corrupted_copy_are_one_image():
     """Resampling them apart would pretend to twice the images."""
     selection = [predictions("probe", s, 0.5, shuffle=1) for s in ("val", "val-corrupted")]

@@ -22,6 +22,7 @@ from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
 from headfirst.errors import DataError, FingerprintError, InputError
 from headfirst.evaluation import load_predictions
 from headfirst.features import torch_threads
+from headfirst.generate import VAE, GaussianDecoder, LikelihoodClassifier
 from headfirst.nn import PretrainedBackbone, load_backbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
@@ -164,6 +165,21 @@ def test_generative_classifiers_are_run_where_they_are_named(
     assert [cost.trained_parameters for cost in report.costs] == [3 * 12 + 3, 2 * 3 * 12 + 3, 3 * 12 + 3]
     assert 0 < report.recipe["models"]["lda"]["shrinkage"] <= 1
     assert load_model(tmp_path / "model").method == report.recommendation.method
+
+
+def test_a_vae_learns_from_the_images_and_is_not_shipped(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    vae = VAE(conditional=True, latent_dim=2, width=8, hidden=16, lr=0.01, decoder=GaussianDecoder(variance=0.1))
+    small = LikelihoodClassifier(vae=vae, draws=2, fewest_steps=100)
+    monkeypatch.setattr("headfirst.study.fits.LikelihoodClassifier", lambda: small)
+    report = run(images, backbone, Run(methods=("vae",), seeds=1), out=tmp_path)
+    accuracy = {row.split: row.value for row in report.rows if row.metric == "accuracy" and row.method == "vae"}
+    assert accuracy["test"] > 0.9
+    assert set(accuracy) == {row.split for row in report.rows if row.metric == "accuracy" and row.method == "probe"}
+    assert report.recommendation.method == "probe"
+    cost = next(cost for cost in report.costs if cost.method == "vae")
+    assert cost.trained_parameters > 1000
 
 
 @pytest.mark.parametrize(("method", "recipe"), [("lda", LDA), ("naive-bayes", GaussianNaiveBayes)])

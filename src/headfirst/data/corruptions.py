@@ -189,7 +189,13 @@ def _corrupted(
     )
     rows = np.empty(len(split), dtype=np.int64)
     rows[order] = np.arange(len(split))
-    return replace(split, name=name, hashes=hashes, pixels=Pixels(array=array, rows=rows, geometry=pixels.geometry))
+    return replace(
+        split,
+        name=name,
+        sources=tuple(array[row] for row in rows),  # what is prepared anew, at another size, is corrupted too
+        hashes=hashes,
+        pixels=Pixels(array=array, rows=rows, geometry=pixels.geometry),
+    )
 
 
 def _require(kind: str, severity: int) -> None:

@@ -10,6 +10,7 @@ from headfirst.generate.adversarial_game import (
     Losses,
     Rules,
 )
+from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
@@ -96,6 +97,7 @@ __all__ = [
     "discriminator_loss",
     "elbo",
     "encode",
+    "fit_class_priors",
     "free_bits",
     "gaussian_kl",
     "gaussian_kl_per_dimension",

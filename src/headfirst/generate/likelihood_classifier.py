@@ -28,6 +28,7 @@ class LikelihoodClassifier:
     Attributes:
         vae: how each class's images are learned, all in one network.
         draws: of each image and class for the importance-weighted bound.
+        fewest_steps: the recipe's epochs are raised until training takes so many; few images make short epochs.
 
     Source: the generative classifier of Ng & Jordan, "On Discriminative vs. Generative Classifiers", NeurIPS 2001, with
     the bound of Burda, Grosse & Salakhutdinov, ICLR 2016, for the likelihood.
@@ -35,6 +36,7 @@ class LikelihoodClassifier:
 
     vae: VAE = field(default_factory=lambda: VAE(conditional=True))
     draws: int = 16
+    fewest_steps: int = 2000
 
     def __post_init__(self) -> None:
         if self.draws < 2 or self.vae.conditional is False:
@@ -63,7 +65,8 @@ class LikelihoodClassifier:
         counts = train.class_counts()
         if empty := [name for name in train.classes if not counts.get(name)]:
             raise InputError(f"every class needs an image, and {', '.join(empty)} has none; add some or leave it out")
-        recipe = replace(self.vae, conditional=True)
+        epochs = -(-self.fewest_steps // self.vae.optimisation.steps_per_epoch(len(train)))
+        recipe = replace(self.vae, conditional=True, epochs=max(self.vae.epochs, epochs))
         generator = recipe.fit(
             train, val=val, seed=seed, directory=directory, device=device, force=force, watch=watch, progress=progress
         )
@@ -101,7 +104,7 @@ class LikelihoodModel:
             classes=self.generator.classes,
             ids=shown.split.ids,
             split=split.name,
-            method="likelihood",
+            method="vae",
             seed=self.seed,
             chosen_on="fixed",
         )

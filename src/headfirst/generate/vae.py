@@ -23,6 +23,7 @@ from torch import Tensor
 from headfirst.data import ImageSplit, shuffled_by_name
 from headfirst.errors import InputError
 from headfirst.features import kept_threads, torch_threads
+from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.generator import Generator, require_enough
 from headfirst.generate.latent_space import latent_diagnostics
 from headfirst.generate.pictures import Pictures, pictures
@@ -77,7 +78,8 @@ class VAE:
         epochs, batch_size: passes over the images, images a step.
         lr, weight_decay: of AdamW; the rate rises for a twentieth of the steps, then falls as a cosine.
         ema_decay: end on an exponential moving average of the weights over the steps; None ends on the last.
-        conditional: whether it learns classes; None where every image has a label.
+        conditional: whether it learns classes, and a prior for each (`fit_class_priors`); None where every image has a
+            label.
         size: side of the images; None as `pictures` chooses.
         fewest: images below which `fit` refuses unless forced.
 
@@ -294,6 +296,8 @@ def _as_it_is(run: _Run) -> Generator:
         with torch.no_grad():
             for i, parameter in enumerate(parameters):
                 parameter.copy_(found.tensors[f"ema.{i}"])
+    if run.pool.classes:
+        fit_class_priors(network, run.pool)
     return Generator(
         kind="vae",
         network=network.requires_grad_(False),

@@ -7,6 +7,7 @@ Shape letters: N images, D latent dimensions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -38,6 +39,10 @@ class Latent(Protocol):
         """log q(z | x)."""
         ...
 
+    def variance(self, spread: Tensor) -> Tensor:
+        """Of q(z | x) in each dimension."""
+        ...
+
     def prior_cdf(self, sample: Tensor) -> Tensor:
         """Share of the prior below each number of `sample`, float64."""
         ...
@@ -60,6 +65,10 @@ class GaussianLatent:
     def log_density(self, sample: Tensor, location: Tensor, spread: Tensor) -> Float[Tensor, " n"]:
         """See `Latent`."""
         return gaussian_log_likelihood(location, spread, sample)
+
+    def variance(self, spread: Tensor) -> Tensor:
+        """See `Latent`."""
+        return spread.exp()
 
     def prior_cdf(self, sample: Tensor) -> Tensor:
         """See `Latent`."""
@@ -87,6 +96,10 @@ class LogisticLatent:
     def log_density(self, sample: Tensor, location: Tensor, spread: Tensor) -> Float[Tensor, " n"]:
         """See `Latent`."""
         return logistic_log_density(sample, location, spread)
+
+    def variance(self, spread: Tensor) -> Tensor:
+        """See `Latent`: π² s² / 3."""
+        return (2 * spread).exp() * math.pi**2 / 3
 
     def prior_cdf(self, sample: Tensor) -> Tensor:
         """See `Latent`."""

@@ -36,6 +36,10 @@ class VAENetwork(nn.Module):
         hidden: units of the layer between the pictures and the latents.
         num_classes: K; 0 without classes.
 
+    Attributes:
+        prior_mean, prior_factor: m_y (K, Z) and A_y (K, Z, Z), lower triangular, of each class's prior, at first 0 and
+            the identity; `headfirst.generate.class_priors` fits them. Training's loss knows N(0, I) alone.
+
     Raises:
         InputError: numbers that cannot be.
 
@@ -69,6 +73,8 @@ class VAENetwork(nn.Module):
             )
         self.noise_dim, self.num_classes, self.decoder, self.latent = latent_dim, num_classes, decoder, latent
         self.size, self.channels = size, channels
+        self.register_buffer("prior_mean", torch.zeros(num_classes, latent_dim))
+        self.register_buffer("prior_factor", torch.eye(latent_dim).repeat(num_classes, 1, 1))
         self.config: dict[str, Any] = {
             "size": size,
             "channels": channels,
@@ -127,7 +133,22 @@ class VAENetwork(nn.Module):
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
         """Mean images, in [0, 1], of latents that the prior draws at standard normal noise."""
         zero = torch.zeros_like(noise)
-        return self.decoder.mean(self.decode(self.latent.sample(zero, zero, noise), labels))
+        latents = self.latent.sample(zero, zero, noise)
+        if labels is not None and self.num_classes:
+            factor: Tensor = self.prior_factor
+            latents = self.prior_mean[labels] + torch.einsum("nij,nj->ni", factor[labels], latents)
+        return self.decoder.mean(self.decode(latents, labels))
+
+    def log_prior(self, latents: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+        """log p(z), or log p(z | y) of a network with classes: that of z = m_y + A_y u, u from the latent's prior."""
+        zero = torch.zeros_like(latents)
+        if labels is None:
+            return self.latent.log_density(latents, zero, zero)
+        factor: Tensor = self.prior_factor
+        offsets = (latents - self.prior_mean[labels])[..., None]
+        u = torch.linalg.solve_triangular(factor[labels], offsets, upper=False)[..., 0]
+        log_volume = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        return self.latent.log_density(u, zero, zero) - log_volume[labels]
 
     def _with_classes(self, rows: Tensor, labels: Tensor | None) -> Tensor:
         if (labels is None) != (self.num_classes == 0):

@@ -24,6 +24,8 @@ _PANELS: tuple[Panel, ...] = (
     ("Entropy of the teacher (nats)", ("teacher_entropy",), 1.0),
 )
 _COLUMNS = 3
+_LINES = {"elbo": "learned from", "val_elbo": "held out"}
+"""What a line is called where its name would not say it."""
 
 
 def curves_figure(readings: Sequence[Reading], events: Sequence[str]) -> str | None:
@@ -77,6 +79,7 @@ def _points(readings: Sequence[Reading], name: str) -> list[tuple[float, float]]
 def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: float, marked: Sequence[int]) -> None:
     for epoch in marked:
         axes.axvline(epoch, color=ALARM, linewidth=0.8, dashes=(3, 2), zorder=1)
+    above = max(names, key=lambda name: _points(readings, name)[-1][1])  # its name stands over its end
     for name, style in zip(names, ("-", "--"), strict=False):
         runs = _runs(_points(readings, name))
         for i, run in enumerate(runs):
@@ -86,9 +89,10 @@ def _panel(axes: Axes, readings: Sequence[Reading], names: Sequence[str], unit: 
             axes.plot(x, [unit * value for value in y], style, color=colour, linewidth=1.2, zorder=3, **alone)
         if len(names) > 1:
             x, y = runs[-1][-1]
-            beside = (-2, 3 if name == names[0] else -9)
-            axes.annotate(name.replace("_", " "), (x, unit * y), xytext=beside, textcoords="offset points", ha="right",
-                          color=INK, fontsize=8.5)  # fmt: skip
+            beside = (-2, 3 if name == above else -9)
+            label = _LINES.get(name, name.replace("_", " "))
+            axes.annotate(label, (x, unit * y), xytext=beside, textcoords="offset points", ha="right", color=INK,
+                          fontsize=8.5)  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
     axes.margins(x=0.02, y=0.12)
 

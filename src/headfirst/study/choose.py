@@ -8,6 +8,7 @@ utility wins, unless it is worse than the probe or zero-shot at home beyond the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +19,13 @@ from headfirst.metrics import Interval, bootstrap_interval, mean_over_splits, pa
 from headfirst.metrics.resampling import NUM_DRAWS, mean_draws
 from headfirst.types import Predictions, Recommendation, Row
 
+T = TypeVar("T")
+
 HOME = "val"
 CORRUPTED = "val-corrupted"
 TUNED = ("finetune", "lp-ft", "wise-ft", "flyp")
+COMPARED = ("vae",)
+"""Measured beside the others and never recommended: nothing on the backbone that could be saved."""
 
 
 def choose(
@@ -71,11 +76,11 @@ def choose(
                 against = paired_difference(scored[HOME], correct(groups[baseline, HOME]).double(), seed=seed)
                 if against.high < 0:
                     ruled_out[method] = (baseline, against)
-    best = max((m for m in methods if m not in ruled_out), key=lambda method: utilities[method].value)
+    best = max((m for m in _open(utilities) if m not in ruled_out), key=lambda method: utilities[method].value)
     return Recommendation(
         method=best,
         sentence=_sentence(best, methods),
-        reason=_reason(best, utilities, _wins(blocks, seed), ruled_out, splits, home_weight),
+        reason=_reason(best, _open(utilities), _wins(_open(blocks), seed), ruled_out, splits, home_weight, methods),
         verdict=verdict(best, reported, seed=seed),
         scores=tuple(rows),
     )
@@ -112,6 +117,11 @@ def points(gap: Interval) -> str:
     '2.1 points [0.8, 3.4]'
     """
     return f"{100 * gap.value:.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+
+
+def _open(of: Mapping[str, T]) -> dict[str, T]:
+    """What is said of the methods that may be recommended."""
+    return {method: found for method, found in of.items() if method not in COMPARED}
 
 
 def _home_and_away(scored: Mapping[str, Tensor], home_weight: float) -> list[Tensor]:
@@ -165,6 +175,7 @@ def _reason(
     ruled_out: Mapping[str, tuple[str, Interval]],
     splits: Sequence[str],
     home_weight: float,
+    methods: Sequence[str],
 ) -> str:
     runners = [m for m in sorted(utilities, key=lambda m: -utilities[m].value) if m != best and m not in ruled_out]
     weights = f"{100 * home_weight:.0f} % of the utility is home and {100 - 100 * home_weight:.0f} % away"
@@ -174,6 +185,8 @@ def _reason(
     )
     reason += f", before {runners[0]} with {_percent(utilities[runners[0]])}" if runners else ""
     reason += f"; it leads in {100 * wins[best]:.0f} % of paired resamples of the images." if runners else "."
+    for method in methods:
+        reason += f" {method} was measured beside them and stands for no choice." if method in COMPARED else ""
     for method, (baseline, gap) in ruled_out.items():
         reason += f" {method} was ruled out: at home it is {points(gap)} against the {baseline}."
     return reason

@@ -37,6 +37,7 @@ from headfirst.artefact import save_model
 from headfirst.data import ImageSet, ImageSplit, few_shot
 from headfirst.evaluation import load_predictions, save_predictions
 from headfirst.features import embed
+from headfirst.generate import LikelihoodClassifier
 from headfirst.nn import DualEncoder, PretrainedBackbone
 from headfirst.study.choose import CORRUPTED, HOME
 from headfirst.study.cost import Measured, measured
@@ -117,6 +118,8 @@ class Fits:
     def _fit(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
         if method in ON_FEATURES:
             return {method: self._fit_on_features(method, seed)}
+        if method == "vae":
+            return {method: self._fit_vae(seed)}
         return self._fit_tuned(method, seed, found)
 
     def features(self, split: ImageSplit) -> Features:
@@ -158,6 +161,25 @@ class Fits:
             selection=[model.predictions(self.features(split), seed=seed) for split in self.selection],
             record=_record(cost, 0.0, count, tuned.record),
         )
+
+    def _fit_vae(self, seed: int) -> Result:
+        """Bayes' rule with likelihoods of images; nothing of it is kept."""
+        with measured() as cost:
+            model = LikelihoodClassifier().fit(
+                _as_prepared(self.train_split(seed)),
+                seed=seed,
+                directory=self.work / "training" / f"vae-{seed}",
+                device=self.device,
+                force=True,
+                progress=self.progress,
+            )
+        about = {"recipe": model.generator.recipe, "seconds": model.generator.record["seconds"]}
+        reported, selection = (
+            [model.predictions(_as_prepared(split), progress=self.progress) for split in splits]
+            for splits in (self.reported, self.selection)
+        )
+        count = sum(p.numel() for p in model.generator.network.parameters())
+        return Result(reported=reported, selection=selection, record=_record(cost, 0.0, count, about))
 
     def _fit_tuned(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
         mirror = self.recipe.tuning.mirror and self.images.mirror
@@ -287,6 +309,13 @@ class Fits:
 
     def _ask(self, model: TunedModel, split: ImageSplit) -> Predictions:
         return model.predictions(split, device=self.device, progress=self.progress)
+
+
+def _as_prepared(split: ImageSplit) -> ImageSplit:
+    """With the pixels that the backbone sees for a source: cut as it cuts them, and corrupted where they are."""
+    pixels = split.pixels
+    assert pixels is not None  # `ready` has prepared them
+    return replace(split, sources=tuple(pixels.array[row] for row in pixels.rows), hashes=None, pixels=None)
 
 
 def _chosen_rates(trials: Sequence[Trial], val: ImageSplit) -> tuple[float, float, float]:

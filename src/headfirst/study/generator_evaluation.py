@@ -50,7 +50,7 @@ LEAST = 10
 SHOWN = 8
 """Generated images that are shown beside the real ones nearest to them."""
 
-BOUND_IMAGES, BOUND_DRAWS = 500, 100
+BOUND_IMAGES, BOUND_DRAWS, BOUND_REFINE = 500, 500, 50
 """A VAE's bound is that of so many real images, by so many draws each."""
 
 _STREAM = 0x67_656E
@@ -263,7 +263,7 @@ def _bound(generator: Generator, real: ImageSplit, seed: int, progress: Progress
         return None
     few = real.take(keyed_permutation(len(real), seed, _STREAM)[:BOUND_IMAGES])
     try:
-        found = bound(generator, few, draws=BOUND_DRAWS, seed=seed, progress=progress)
+        found = bound(generator, few, draws=BOUND_DRAWS, refine=BOUND_REFINE, seed=seed, progress=progress)
     except InputError:  # coloured images, and it knows grey alone; or images without a label
         return None
     half = 1.96 * found.per_image.std().item() / math.sqrt(len(few))

@@ -54,6 +54,7 @@ EVERY = (
     "knn",
     "lda",
     "naive-bayes",
+    "vae",
     "probe",
     "anchored-probe",
     "finetune",
@@ -61,7 +62,7 @@ EVERY = (
     "wise-ft",
     "flyp",
 )
-"""Every method, in the order of the report; `lda` and `naive-bayes` are run only where they are named."""
+"""Every method, in the order of the report; `lda`, `naive-bayes` and `vae` are run only where they are named."""
 
 FORMAT_VERSION = 3
 
@@ -71,8 +72,9 @@ class Run:
     """What `headfirst run` does.
 
     Attributes:
-        methods: which of `METHODS`, `lda`, `naive-bayes` and, of an image-text backbone, `WITH_TEXT`. `wise-ft` mixes
-            probe and `lp-ft` and brings both along, as `anchored-probe` and `flyp` bring `zero-shot`.
+        methods: which of `METHODS`, `lda`, `naive-bayes`, `vae` and, of an image-text backbone, `WITH_TEXT`. `wise-ft`
+            mixes probe and `lp-ft` and brings both along, as `anchored-probe` and `flyp` bring `zero-shot`. `vae`
+            (`LikelihoodClassifier`) learns from the images alone; it is measured and never recommended.
         shots: training images a class, drawn anew for each seed, and the most validation images a class; None: all.
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from headfirst.data import ImageSet
+from headfirst.generate import LikelihoodClassifier
+from headfirst.generate.vae import vae_loss
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.main_job import Run
 
@@ -63,6 +65,9 @@ def plan(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> tuple[S
             steps.append(Step(what="wise-ft: average weights, predict", seconds=forward * asked * recipe.seeds))
         elif method == "zero-shot":
             steps.append(Step(what="zero-shot: read the class names", seconds=1.0))
+        elif method == "vae":
+            seconds = recipe.seeds * _seconds_of_a_vae(num_train, asked, len(images.classes))
+            steps.append(Step(what=f"vae: learn the images of each class, {recipe.seeds} seeds", seconds=seconds))
         else:
             steps.append(Step(what=f"{method}: fit on features, {recipe.seeds} seeds", seconds=1.0 * recipe.seeds))
     return tuple(steps)
@@ -81,6 +86,25 @@ def _seconds_an_image(backbone: PretrainedBackbone, batch_size: int) -> tuple[fl
         model(batch).sum().backward()
 
     return _best_of_two(forward) / batch_size, _best_of_two(step) / batch_size
+
+
+def _seconds_of_a_vae(num_train: int, num_asked: int, num_classes: int) -> float:
+    """To learn from some images, and to say of others how likely each class makes them."""
+    recipe = LikelihoodClassifier()
+    size, side = recipe.vae.batch_size, 32
+    network = recipe.vae.network(size=side, channels=3, num_classes=num_classes)
+    images, labels = torch.zeros(size, 3, side, side), torch.zeros(size, dtype=torch.long)
+    noise = torch.zeros(size, recipe.vae.latent_dim)
+
+    def step() -> None:
+        vae_loss(network, images, labels, noise, beta=1.0, minimum=0.0).backward()
+
+    def ask() -> None:
+        with torch.inference_mode():
+            network.decoder.log_likelihood(network.decode(noise, labels), images)
+
+    steps = max(recipe.fewest_steps, recipe.vae.epochs * num_train // size)
+    return steps * _best_of_two(step) + num_asked * num_classes * recipe.draws * _best_of_two(ask) / size
 
 
 def _best_of_two(work: Callable[[], None]) -> float:
