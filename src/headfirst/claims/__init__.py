@@ -42,8 +42,10 @@ CLAIMS: Mapping[int, Claim] = {
     8: Claim("Zero-shot needs no training examples", "claim_08_zero_shot"),
     9: Claim("Embeddings must be normalised to be compared", "claim_09_normalised"),
     10: Claim("The logit scale (inverse temperature) sets the sharpness", "claim_10_logit_scale"),
+    12: Claim("Gaussian noise is what a generator turns into samples", "claim_12_noise"),
     13: Claim("The GAN generator maximises the discriminator's cross-entropy", "claim_13_cross_entropy"),
     14: Claim("Reparameterisation lets gradients reach the encoder", "claim_14_reparameterisation"),
+    15: Claim("The KL term keeps the latent near N(0, I)", "claim_15_kl"),
 }
 
 

@@ -61,6 +61,7 @@ from headfirst.nn import (
     reparameterised,
     saturating_loss,
 )
+from headfirst.nn.gan_network import PointGenerator
 
 __all__ = [
     "GAN",
@@ -89,6 +90,7 @@ __all__ = [
     "Losses",
     "PairedTranslation",
     "Pictures",
+    "PointGenerator",
     "Posterior",
     "Rules",
     "Translated",
