@@ -1,6 +1,6 @@
 """The 25-mode grid: what `GridGAN()` covers over ten seeds, and what `GridGAN.collapsing()` loses.
 
-    python bench/grid25.py [--seeds 10]
+    python bench/grid25.py [--seeds 10] [--processes 1]
 
 A mode is covered by 10 of 2,500 points within three standard deviations. Seconds are processor seconds on one thread.
 """
@@ -11,31 +11,38 @@ import argparse
 import statistics
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from record import record
 
+from headfirst.features import side_by_side
 from headfirst.generate import GridGAN
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=10)
+    arguments.add_argument("--processes", type=int, default=1)
     options = arguments.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.processes)  # so many trainings side by side, each on one thread
     recipes = {"default": GridGAN(), "collapsing": GridGAN.collapsing()}
     record("grid25", {**vars(options), **{name: measured(recipe, options.seeds) for name, recipe in recipes.items()}})
 
 
+def once(recipe: GridGAN, seed: int) -> dict[str, Any]:
+    """A seed's reading and processor seconds."""
+    began = time.process_time()
+    reading = asdict(recipe.fit(seed=seed).reading)
+    found = {"seed": seed, **reading, "seconds": round(time.process_time() - began, 1)}
+    print(found, flush=True)
+    return found
+
+
 def measured(recipe: GridGAN, seeds: int) -> dict[str, Any]:
     """Every seed's reading and processor seconds, and what they come to."""
-    found = []
-    for seed in range(seeds):
-        began = time.process_time()
-        reading = recipe.fit(seed=seed).reading
-        found.append({"seed": seed, **asdict(reading), "seconds": round(time.process_time() - began, 1)})
-        print(found[-1], flush=True)
+    found = side_by_side([partial(once, recipe, seed) for seed in range(seeds)], stage="games")
     modes = [each["modes"] for each in found]
     return {
         "recipe": repr(recipe),

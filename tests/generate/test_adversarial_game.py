@@ -15,6 +15,7 @@ from headfirst.generate import NON_SATURATING, RELATIVISTIC, SATURATING, Losses,
 from headfirst.generate.adversarial_game import HINGE, LEAST_SQUARES, Game, Round, generator_turn, play, turn
 from headfirst.nn.gan_network import PointDiscriminator, PointGenerator
 from headfirst.nn.seeds import seeded
+from headfirst.nn.translation_network import PatchDiscriminator, UNet
 from headfirst.train import Batch, Optimisation
 
 ALL = (RELATIVISTIC, NON_SATURATING, SATURATING, HINGE, LEAST_SQUARES)
@@ -74,6 +75,34 @@ def test_the_turns_are_the_formulas_and_their_gradients():
     weights = list(G.parameters())
     for found, wanted in zip(torch.autograd.grad(value, weights), torch.autograd.grad(expected, weights), strict=True):
         assert torch.allclose(found, wanted, atol=1e-7)
+
+
+def test_an_l1_term_is_the_formula_and_its_gradient():
+    both, now = game(), played()
+    assert turn(both, now, 0, Rules(l1=7.0)).item() == turn(both, now, 0, Rules()).item()  # none of the discriminator's
+    value = turn(both, now, 1, Rules(l1=7.0))
+    fake = both.generator(now.noise)
+    apart = sum(abs(a - b) for a, b in zip(now.real.flatten().tolist(), fake.flatten().tolist(), strict=True)) / 10
+    assert value.item() == pytest.approx(turn(both, now, 1, Rules()).item() + 7 * apart, rel=1e-5)
+    weights = list(both.generator.parameters())
+    expected = F.softplus(both.discriminator(now.real) - both.discriminator(fake)).mean()
+    expected = expected + 7 * (now.real - fake).abs().mean()
+    for found, wanted in zip(torch.autograd.grad(value, weights), torch.autograd.grad(expected, weights), strict=True):
+        assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_penalties_of_a_judge_of_patches_are_those_of_the_mean_of_its_logits():
+    with seeded(0):
+        both = Game(UNet(size=8, width=2), PatchDiscriminator(width=2))
+    source, real = torch.rand(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    now = Round(real=real, noise=None, condition=source)
+    found = turn(both, now, 0, Rules(r1=0.6)) - turn(both, now, 0, Rules())
+    squares = []
+    for x, s in zip(real, source, strict=True):
+        x = x[None].clone().requires_grad_()
+        squares.append(torch.autograd.grad(both.discriminator(x, s[None]).mean(), x)[0].square().sum())
+    assert found.item() == pytest.approx(0.3 * torch.stack(squares).mean().item(), rel=1e-4)
+    assert turn(both, now, 1, Rules(l1=1.0)).item() > 0
 
 
 def test_lazy_penalties_are_those_of_every_turn_on_average():
@@ -158,7 +187,7 @@ def test_penalties_fall_geometrically_over_the_steps(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"r1": -1.0}, "r1 and r2 must be at least 0 and finite, got -1.0 and 0.0"),
+        ({"r1": -1.0}, "l1, r1 and r2 must be at least 0 and finite, got 0.0, -1.0 and 0.0"),
         ({"anneal": 0.0}, r"anneal must lie in \(0, 1\], got 0.0; 1 keeps r1 and r2 as they are"),
         ({"lazy": 0}, r"lazy must be at least 1 \(penalties in every turn\), got 0"),
         ({"lr_discriminator": 0.0}, "lr_discriminator must be positive, got 0.0"),

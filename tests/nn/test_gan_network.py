@@ -122,6 +122,27 @@ def test_points_have_a_scale():
     assert torch.equal(judge(points), judge.layers(x).squeeze(1))
 
 
+def test_a_generators_noise_is_made_uniform_and_its_waves_are_a_buffer():
+    with seeded(0):
+        one = PointGenerator(waves=5, hidden=8, scale=3.0)
+    noise = normal(9, 2)
+    uniform = 12**0.5 * (torch.special.ndtr(noise) - 0.5)  # variance 1
+    angles = uniform @ one.waves
+    x = torch.cat([uniform, angles.sin(), angles.cos()], dim=1)
+    assert torch.allclose(one(noise), 3 * one.layers(x), atol=1e-5)
+    again = PointGenerator(**one.config)
+    again.load_state_dict(one.state_dict())
+    assert torch.equal(again(noise), one(noise))
+
+
+@pytest.mark.parametrize("fastest", [8.0, 64.0])
+def test_waves_rise_to_the_fastest(fastest: float):
+    with seeded(0):
+        waves = PointDiscriminator(waves=4000, hidden=2, fastest=fastest).waves
+    assert waves[:, :200].std() == pytest.approx(2, rel=0.2)
+    assert waves[:, -200:].std() == pytest.approx(fastest, rel=0.2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -43,8 +43,10 @@ CLAIMS: Mapping[int, Claim] = {
     9: Claim("Embeddings must be normalised to be compared", "claim_09_normalised"),
     10: Claim("The logit scale (inverse temperature) sets the sharpness", "claim_10_logit_scale"),
     11: Claim("Discriminative models learn p(y|x), generative ones the distribution", "claim_11_generative"),
+    12: Claim("Gaussian noise is what a generator turns into samples", "claim_12_noise"),
     13: Claim("The GAN generator maximises the discriminator's cross-entropy", "claim_13_cross_entropy"),
     14: Claim("Reparameterisation lets gradients reach the encoder", "claim_14_reparameterisation"),
+    15: Claim("The KL term keeps the latent near N(0, I)", "claim_15_kl"),
     16: Claim("Mode collapse: the generator settles on few modes", "claim_16_mode_collapse"),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from headfirst.data import ImageSplit, normalise, preprocess
 from headfirst.errors import DataError
 from headfirst.generate import GAN, VAE, Generator, load_generator
 from headfirst.nn import PretrainedBackbone
+
+AUTOENCODER = VAE(width=16, hidden=128, epochs=10, conditional=False)
+QUICK_AUTOENCODER = replace(AUTOENCODER, epochs=5)
+"""Claim 15's at β = 1 are claim 12's: in one folder they are trained once."""
 
 _BATCH = 64
 

@@ -23,6 +23,7 @@ from headfirst.cli import (
     retrieval,
     run,
     stages,
+    translating,
     zero_shot,
 )
 from headfirst.cli.console import note
@@ -59,6 +60,8 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
+for verb in (translating.train_pairs, translating.translate, translating.restyle):
+    generating.app.command()(verb)
 app.add_typer(generating.app, name="generate")
 
 

@@ -69,10 +69,7 @@ def train(
         raise InputError(f"--model {model!r} is none of {', '.join(MODELS)}{did_you_mean(model, MODELS)}")
     if minutes is not None and epochs is not None:
         raise InputError("--minutes chooses the epochs; give it or --epochs")
-    training = out.with_name(f".{out.name}.training")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not training.is_dir())):
-        raise InputError(f"--out {out} holds files already; give a new or an empty folder")
-    out_folder(out)
+    training = training_of(out)
     from headfirst.report import generate_json, write_generate
     from headfirst.study import train_generator
 
@@ -123,9 +120,7 @@ def sample(
 
     Image i of a seed is the same, bit for bit, however many are asked for.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} holds files already; give a new or an empty folder")
-    out_folder(out)
+    new_folder(out)
     from headfirst.generate import load_generator
     from headfirst.study import write_samples
 
@@ -189,6 +184,23 @@ def evaluate(
     if verdict:
         say(verdict)
     say(f"scores: {page}")
+
+
+def training_of(out: Path) -> Path:
+    """Where a training that writes into `out` keeps its state; refuses an `out` with other files in it."""
+    training = out.with_name(f".{out.name}.training")
+    if not training.is_dir():
+        new_folder(out)
+    else:
+        out_folder(out)
+    return training
+
+
+def new_folder(out: Path) -> None:
+    """Refuse an `out` that holds files."""
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"--out {out} holds files already; give a new or an empty folder")
+    out_folder(out)
 
 
 def _recipe(model: str, **given: Any) -> Any:

@@ -23,7 +23,9 @@ from headfirst.generate.latent_space import (
     traverse,
 )
 from headfirst.generate.likelihood_classifier import LikelihoodClassifier, LikelihoodModel
-from headfirst.generate.pictures import Pictures, pictures
+from headfirst.generate.pictures import Pictures, Translated, pictures
+from headfirst.generate.style_shift import match_statistics, restyle
+from headfirst.generate.translation import PairedTranslation, Translator, load_translator, paired
 from headfirst.generate.vae import VAE
 from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
 from headfirst.nn import (
@@ -59,6 +61,7 @@ from headfirst.nn import (
     reparameterised,
     saturating_loss,
 )
+from headfirst.nn.gan_network import PointGenerator
 
 __all__ = [
     "GAN",
@@ -85,9 +88,13 @@ __all__ = [
     "LikelihoodModel",
     "LogisticLatent",
     "Losses",
+    "PairedTranslation",
     "Pictures",
+    "PointGenerator",
     "Posterior",
     "Rules",
+    "Translated",
+    "Translator",
     "bernoulli_log_likelihood",
     "bound",
     "decode",
@@ -111,10 +118,13 @@ __all__ = [
     "least_squares_generator_loss",
     "linear_path",
     "load_generator",
+    "load_translator",
     "logistic_kl",
     "logistic_log_density",
     "logistic_sample",
+    "match_statistics",
     "non_saturating_loss",
+    "paired",
     "pictures",
     "r1_penalty",
     "r2_penalty",
@@ -123,6 +133,7 @@ __all__ = [
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
     "reparameterised",
+    "restyle",
     "saturating_loss",
     "spherical_path",
     "traverse",

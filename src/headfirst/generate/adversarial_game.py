@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from headfirst.errors import InputError
@@ -80,6 +81,8 @@ class Rules:
 
     Attributes:
         losses: what each player minimises.
+        l1: λ of λ mean |x - G(z)| in the generator's loss, in [0, ∞), where each generated image has one that it is to
+            equal (Isola et al., CVPR 2017, equation 4); 0 leaves it out.
         r1, r2: γ of the gradient penalty on real and on generated images, in [0, ∞); 0 leaves it out.
         anneal: what γ is multiplied by until the end of the training, in (0, 1], falling geometrically: γ aᵗ at the
             share t of the steps. Early on the discriminator is to be flat enough to show the way to every mode, at last
@@ -96,6 +99,7 @@ class Rules:
     """
 
     losses: Losses = RELATIVISTIC
+    l1: float = 0.0
     r1: float = 0.0
     r2: float = 0.0
     anneal: float = 1.0
@@ -106,8 +110,8 @@ class Rules:
     ema_decay: float = 0.99
 
     def __post_init__(self) -> None:
-        if not (0 <= self.r1 < float("inf") and 0 <= self.r2 < float("inf")):
-            raise InputError(f"r1 and r2 must be at least 0 and finite, got {self.r1} and {self.r2}")
+        if not all(0 <= weight < float("inf") for weight in (self.l1, self.r1, self.r2)):
+            raise InputError(f"l1, r1 and r2 must be at least 0 and finite, got {self.l1}, {self.r1} and {self.r2}")
         if not 0 < self.anneal <= 1:
             raise InputError(f"anneal must lie in (0, 1], got {self.anneal}; 1 keeps r1 and r2 as they are")
         if self.lazy < 1:
@@ -132,13 +136,13 @@ class Round:
 
     Attributes:
         real: (N, …) images or points.
-        noise: (N, Z) for as many generated ones.
-        labels: (N,) classes of the real ones, and asked of the generated ones; None without classes.
+        noise: (N, Z) for as many generated ones; None for a generator that draws nothing.
+        condition: what both players are told of each: (N,) classes, or the images to translate; None if nothing.
     """
 
     real: Tensor
-    noise: Tensor
-    labels: Tensor | None = None
+    noise: Tensor | None
+    condition: Tensor | None = None
 
 
 class Game(nn.Module):
@@ -170,28 +174,35 @@ def turn(game: Game, played: Round, step: int, rules: Rules) -> Tensor:
 def discriminator_turn(game: Game, played: Round, rules: Rules, *, penalised: bool) -> Tensor:
     """L_D(x, G(z)) and, where `penalised`, k (R1 + R2); the generator is not in the graph."""
     with torch.no_grad():
-        fake = game.generator(played.noise, played.labels)
+        fake = game.generator(played.noise, played.condition)
     penalised = penalised and rules.r1 + rules.r2 > 0
     real = played.real.detach().clone().requires_grad_(penalised)
     fake = fake.clone().requires_grad_(penalised)
-    real_logits = game.discriminator(real, played.labels)
-    fake_logits = game.discriminator(fake, played.labels)
+    real_logits = game.discriminator(real, played.condition)
+    fake_logits = game.discriminator(fake, played.condition)
     value = rules.losses.discriminator(real_logits, fake_logits)
     if penalised and rules.r1 > 0:
-        value = value + r1_penalty(real_logits, real, gamma=rules.lazy * rules.r1)
+        value = value + r1_penalty(_each(real_logits), real, gamma=rules.lazy * rules.r1)
     if penalised and rules.r2 > 0:
-        value = value + r2_penalty(fake_logits, fake, gamma=rules.lazy * rules.r2)
+        value = value + r2_penalty(_each(fake_logits), fake, gamma=rules.lazy * rules.r2)
     return value
 
 
+def _each(logits: Tensor) -> Float[Tensor, " n"]:
+    """One logit an image; of many, one a patch, their mean."""
+    return logits if logits.ndim == 1 else logits.flatten(1).mean(dim=1)
+
+
 def generator_turn(game: Game, played: Round, rules: Rules) -> Tensor:
-    """L_G(x, G(z)); the discriminator's weights are not in the graph."""
+    """L_G(x, G(z)) + λ mean |x - G(z)|; the discriminator's weights are not in the graph."""
+    fake = game.generator(played.noise, played.condition)
     with held(game.discriminator):
-        fake_logits = game.discriminator(game.generator(played.noise, played.labels), played.labels)
+        fake_logits = game.discriminator(fake, played.condition)
         real_logits = fake_logits.detach()
         if rules.losses.compares:
-            real_logits = game.discriminator(played.real, played.labels)
-    return rules.losses.generator(real_logits, fake_logits)
+            real_logits = game.discriminator(played.real, played.condition)
+    value = rules.losses.generator(real_logits, fake_logits)
+    return value + rules.l1 * (played.real - fake).abs().mean() if rules.l1 > 0 else value
 
 
 @contextmanager

@@ -292,7 +292,7 @@ class _Training:
         return Round(
             real=self.shown.batch(batch.indices).to(self.device),
             noise=torch.from_numpy(noise).float().to(self.device),
-            labels=labels,
+            condition=labels,
         )
 
     def read(self, epoch: int, game: nn.Module) -> bool:

@@ -18,18 +18,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from headfirst.errors import ArtefactError, InputError, did_you_mean
+from headfirst.errors import InputError, did_you_mean
+from headfirst.generate.model_files import read_model, write_model
 from headfirst.generate.pictures import as_rgb
 from headfirst.nn import VAENetwork
-from headfirst.nn.storage import staged, weights_sha256
+from headfirst.nn.storage import weights_sha256
 from headfirst.randomness import keyed_normal, keyed_uniform
 from headfirst.types import Progress, Samples, silent
 
-FORMAT = 1
 SAMPLE_BATCH = 64
 """The network always runs on so many images, image i of a seed in row i mod 64: its bits depend on no other."""
 
@@ -143,13 +141,7 @@ class Generator:
         Raises:
             InputError: `directory` holds something else.
         """
-        directory = Path(directory)
-        if directory.is_file() or (
-            directory.is_dir() and any(directory.iterdir()) and not (directory / "generator.json").is_file()
-        ):
-            raise InputError(f"{directory} holds files that are no generator; give a new or an empty folder")
         about = {
-            "format": FORMAT,
             "kind": self.kind,
             "network": dict(self.network.config),
             "classes": list(self.classes),
@@ -157,13 +149,8 @@ class Generator:
             "trained_on": self.trained_on,
             "recipe": self.recipe,
             "record": dict(self.record),
-            "fingerprint": self.fingerprint,
         }
-        text = json.dumps(about, indent=1, allow_nan=False)
-        with staged(directory) as staging:
-            save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, staging / "model.safetensors")
-            (staging / "generator.json").write_text(text + "\n", encoding="utf-8")
-        return directory
+        return write_model(directory, self, about, name="generator")
 
     def _require(self, label: int | None) -> None:
         if label is None:
@@ -194,31 +181,21 @@ def load_generator(directory: str | Path) -> Generator:
         InputError: there is no generator.
         ArtefactError: the files are damaged, or of a later version.
     """
-    directory = Path(directory)
-    file = directory / "generator.json"
-    if not file.is_file():
-        raise InputError(f"{directory} holds no generator (generator.json); give what `generate train --out` wrote")
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise ArtefactError(f"{file} is of format {about['format']}, this version reads {FORMAT}")
-        network = NETWORKS[about["kind"]](**about["network"])
-        network.load_state_dict(load_file(directory / "model.safetensors"))
-        found = Generator(
+    return read_model(
+        directory,
+        network=lambda about: NETWORKS[about["kind"]](**about["network"]),
+        made=lambda about, network: Generator(
             kind=about["kind"],
-            network=network.eval().requires_grad_(False),
+            network=network,
             classes=tuple(about["classes"]),
             shares=tuple(about["shares"]),
             trained_on=about["trained_on"],
             recipe=about["recipe"],
             record=about["record"],
-        )
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtefactError(f"{directory} cannot be read ({type(error).__name__}: {reason}); train it again") from error
-    if found.fingerprint != about["fingerprint"]:
-        raise ArtefactError(f"the weights in {directory} are not those that were saved; copy the folder again")
-    return found
+        ),
+        name="generator",
+        written_by="generate train --out",
+    )
 
 
 def require_enough(num: int, least: int, what: str, *, force: bool) -> None:

@@ -16,8 +16,9 @@ import torch
 from headfirst.data import ImageSplit
 from headfirst.errors import InputError
 from headfirst.generate.generator import Generator
+from headfirst.generate.pictures import as_pictures
 from headfirst.generate.vae import VAE
-from headfirst.generate.vae_bound import as_pictures, bound
+from headfirst.generate.vae_bound import bound
 from headfirst.types import Predictions, Progress, silent
 
 

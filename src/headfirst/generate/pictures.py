@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from headfirst.data import ImageSplit, image_size, prepare_split
@@ -76,6 +76,28 @@ class Pictures:
         return (images[:, : self.channels].float() / 255).contiguous()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Translated:
+    """Images made of images, each of its own.
+
+    Attributes:
+        images: decoded, with the originals' names, ids, labels and classes, in their order.
+        originals: as the model saw them; their `split.fingerprint` says what they were.
+        made_by: hash of the model.
+    """
+
+    images: ImageSplit
+    originals: Pictures
+    made_by: str
+
+    @classmethod
+    def of(cls, pixels: UInt8[Tensor, "n 3 s s"], originals: Pictures, made_by: str) -> Translated:
+        """Row i of `pixels` is made of row i of `originals`."""
+        sources = tuple(pixels.permute(0, 2, 3, 1).contiguous().numpy())
+        images = replace(originals.split, sources=sources, hashes=None, pixels=None)
+        return cls(images=images, originals=originals, made_by=made_by)
+
+
 def pictures(images: ImageSplit, *, size: int | None = None, grey: bool | None = None,
              progress: Progress = silent) -> Pictures:  # fmt: skip
     """Make a split ready.
@@ -115,6 +137,22 @@ def as_rgb(images: Float[Tensor, "b c s s"]) -> Tensor:
     """(B, 3, S, S) uint8 of images in [0, 1], rounded; values outside are cut."""
     levels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     return levels.expand(-1, 3, -1, -1).contiguous()
+
+
+def as_pictures(images: ImageSplit | Pictures, *, size: int, channels: int) -> Pictures:
+    """The images at this size and with so many channels.
+
+    Raises:
+        InputError: pictures of another size, colours where there is one channel.
+    """
+    shown = images if isinstance(images, Pictures) else pictures(images, size=size)
+    if shown.size != size or shown.channels > channels:
+        what = "grey" if channels == 1 else "RGB"
+        raise InputError(
+            f"the generator knows {what} images of {size} pixels a side, got {shown.channels} channels and "
+            f"{shown.size} pixels; give images like those it was trained on"
+        )
+    return replace(shown, grey=channels == 1)
 
 
 def _own_size(images: ImageSplit) -> int | None:

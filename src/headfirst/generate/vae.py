@@ -26,8 +26,8 @@ from headfirst.features import kept_threads, torch_threads
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.generator import Generator, require_enough
 from headfirst.generate.latent_space import latent_diagnostics
-from headfirst.generate.pictures import Pictures, pictures
-from headfirst.generate.vae_bound import as_pictures, elbo
+from headfirst.generate.pictures import Pictures, as_pictures, pictures
+from headfirst.generate.vae_bound import elbo
 from headfirst.nn import (
     Decoder,
     DiscretisedLogisticDecoder,

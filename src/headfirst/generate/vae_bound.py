@@ -8,7 +8,7 @@ Shape letters: N images, Z latent dimensions, K draws an image, C channels, S pi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from headfirst.data import ImageSplit
 from headfirst.errors import InputError
 from headfirst.generate.generator import Generator
-from headfirst.generate.pictures import Pictures, pictures
+from headfirst.generate.pictures import Pictures, as_pictures
 from headfirst.nn import ImportanceBound, importance_weighted_bound
 from headfirst.randomness import keyed_normal
 from headfirst.types import Progress, silent
@@ -265,22 +265,6 @@ def _asked(
             f"labels must be ({len(shown)},), each from 0 to {len(generator.classes) - 1}, got {tuple(labels.shape)}"
         )
     return network, shown, lambda rows: labels[torch.from_numpy(rows)]
-
-
-def as_pictures(images: ImageSplit | Pictures, *, size: int, channels: int) -> Pictures:
-    """The images at this size and with so many channels.
-
-    Raises:
-        InputError: pictures of another size, colours where there is one channel.
-    """
-    shown = images if isinstance(images, Pictures) else pictures(images, size=size)
-    if shown.size != size or shown.channels > channels:
-        what = "grey" if channels == 1 else "RGB"
-        raise InputError(
-            f"the generator knows {what} images of {size} pixels a side, got {shown.channels} channels and "
-            f"{shown.size} pixels; give images like those it was trained on"
-        )
-    return replace(shown, grey=channels == 1)
 
 
 def _batches(num: int) -> list[np.ndarray]:

@@ -22,8 +22,7 @@ from headfirst.errors import InputError
 
 SIDES = (8, 64)
 """Smallest and largest side of an image; all are multiples of 4."""
-_SLOPE = 0.2  # of the leaky ReLU below zero
-_SLOWEST, _FASTEST = 2.0, 16.0
+SLOPE = 0.2  # of the leaky ReLU below zero
 _MOST_WIDTHS = 4  # a stage has at most so many times the channels of the first
 
 
@@ -55,7 +54,7 @@ class ResidualGenerator(nn.Module):
         self, *, size: int, channels: int = 1, noise_dim: int = 64, width: int = 16, num_classes: int = 0
     ) -> None:
         super().__init__()
-        stages = _stages(size, channels, width)[::-1]
+        stages = halvings(size, channels, width)[::-1]
         _at_least_one(noise_dim=noise_dim)
         self.config: dict[str, Any] = {
             "size": size,
@@ -72,10 +71,10 @@ class ResidualGenerator(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(w, depth=len(stages)) for _, w in stages)
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for (_, a), (_, b) in itertools.pairwise(stages))
         self.end = nn.Conv2d(last, 4 * channels, 3, padding=1)
-        _he(self.begin, gain=1.0)
+        he_normal(self.begin, gain=1.0)
         for narrow in self.widen:
-            _he(narrow, gain=1.0)
-        _he(self.end, gain=1.0)
+            he_normal(narrow, gain=1.0)
+        he_normal(self.end, gain=1.0)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1]; `labels` where there are classes, in 0 … K-1."""
@@ -85,7 +84,7 @@ class ResidualGenerator(nn.Module):
             if i:
                 x = self.widen[i - 1](F.interpolate(x, scale_factor=2, mode="nearest"))
             x = block(x)
-        return F.pixel_shuffle(self.end(F.leaky_relu(x, _SLOPE)), 2).sigmoid()
+        return F.pixel_shuffle(self.end(F.leaky_relu(x, SLOPE)), 2).sigmoid()
 
 
 class ResidualDiscriminator(nn.Module):
@@ -108,7 +107,7 @@ class ResidualDiscriminator(nn.Module):
         self, *, size: int, channels: int = 1, width: int = 16, num_classes: int = 0, spectral: bool = False
     ) -> None:
         super().__init__()
-        stages = _stages(size, channels, width)
+        stages = halvings(size, channels, width)
         self.begin = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(w, depth=len(stages), zero=not spectral) for _, w in stages)
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for (_, a), (_, b) in itertools.pairwise(stages))
@@ -117,7 +116,7 @@ class ResidualDiscriminator(nn.Module):
         self.end = nn.Linear(last, 1)
         self.classes = nn.Embedding(num_classes, last) if num_classes else None
         for layer in (self.begin, *self.widen, self.pool, self.end):
-            _he(layer, gain=1.0)
+            he_normal(layer, gain=1.0)
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=last**-0.5)
         if spectral:
@@ -130,7 +129,7 @@ class ResidualDiscriminator(nn.Module):
             if i:
                 x = self.widen[i - 1](F.avg_pool2d(x, 2))
             x = block(x)
-        return self.pool(F.leaky_relu(x, _SLOPE)).flatten(1)
+        return self.pool(F.leaky_relu(x, SLOPE)).flatten(1)
 
     def forward(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """One logit an image in [0, 1]; `labels` where there are classes."""
@@ -138,7 +137,9 @@ class ResidualDiscriminator(nn.Module):
 
 
 class PointGenerator(nn.Module):
-    """Noise to points: a perceptron.
+    """Noise to points: a perceptron of the noise and, where asked, of sines and cosines of it at random frequencies.
+
+    The noise is normal and made uniform first, of variance 1: √3 erf(z / √2). No region of it is then rare.
 
     Args:
         dim: D.
@@ -146,10 +147,17 @@ class PointGenerator(nn.Module):
         hidden: units of each hidden layer.
         layers: hidden layers.
         scale: the points' standard deviation, which those of an untrained generator have already.
+        waves: frequencies, each at random from a normal distribution whose deviation rises geometrically from 0.5 to 4
+            radians a standard deviation; 0 leaves them out. They let the generator bend early, before the discriminator
+            is sharp; faster ones fold the points more often, and more of them lie between clumps.
+
+    Source: of the waves, as `PointDiscriminator`.
     """
 
+    waves: Tensor
+
     def __init__(
-        self, *, dim: int = 2, noise_dim: int = 2, hidden: int = 64, layers: int = 3, scale: float = 1.0
+        self, *, dim: int = 2, noise_dim: int = 2, hidden: int = 64, layers: int = 3, scale: float = 1.0, waves: int = 0
     ) -> None:
         super().__init__()
         _at_least_one(dim=dim, noise_dim=noise_dim, hidden=hidden, layers=layers)
@@ -159,13 +167,16 @@ class PointGenerator(nn.Module):
             "hidden": hidden,
             "layers": layers,
             "scale": scale,
+            "waves": waves,
         }
         self.noise_dim, self.scale = noise_dim, scale
-        self.layers = _perceptron(noise_dim, hidden, layers, dim)
+        self.register_buffer("waves", _waves(noise_dim, waves, 0.5, 4.0))
+        self.layers = _perceptron(noise_dim + 2 * waves, hidden, layers, dim)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: None = None) -> Float[Tensor, "n d"]:
         """One point a row of noise."""
-        return self.scale * self.layers(noise)
+        uniform = math.sqrt(3) * torch.erf(noise / math.sqrt(2))
+        return self.scale * self.layers(_with_waves(uniform, self.waves))
 
 
 class PointDiscriminator(nn.Module):
@@ -174,8 +185,9 @@ class PointDiscriminator(nn.Module):
     Args:
         dim, hidden, scale: as for `PointGenerator`.
         layers: hidden layers.
-        waves: frequencies, each at random from a normal distribution whose deviation rises geometrically from 2 to 16
-            radians a standard deviation of the points; 0 leaves them out.
+        waves: frequencies, each at random from a normal distribution whose deviation rises geometrically from 2 to
+            `fastest` radians a standard deviation of the points; 0 leaves them out.
+        fastest: the sharpest details are about 1 / `fastest` standard deviations wide.
         spectral: divide every weight by its largest singular value.
 
     Source: Tancik et al., "Fourier features let networks learn high frequency functions", NeurIPS 2020.
@@ -190,23 +202,21 @@ class PointDiscriminator(nn.Module):
         hidden: int = 64,
         layers: int = 2,
         waves: int = 32,
+        fastest: float = 16.0,
         scale: float = 1.0,
         spectral: bool = False,
     ) -> None:
         super().__init__()
         _at_least_one(dim=dim, hidden=hidden, layers=layers)
         self.scale = scale
-        deviations = torch.logspace(math.log10(_SLOWEST), math.log10(_FASTEST), waves)
-        self.register_buffer("waves", deviations * torch.randn(dim, waves))
+        self.register_buffer("waves", _waves(dim, waves, 2.0, fastest))
         self.layers = _perceptron(dim + 2 * waves, hidden, layers, 1)
         if spectral:
             _normalise_spectrum(self)
 
     def forward(self, points: Float[Tensor, "n d"], labels: None = None) -> Float[Tensor, " n"]:
         """One logit a point."""
-        x = points / self.scale
-        angles = x @ self.waves
-        return self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1)).squeeze(1)
+        return self.layers(_with_waves(points / self.scale, self.waves)).squeeze(1)
 
 
 class ResidualBlock(nn.Module):
@@ -220,16 +230,16 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        leaky = nn.init.calculate_gain("leaky_relu", _SLOPE)
-        _he(self.first, gain=leaky * depth**-0.5)
-        _he(self.second, gain=0.0 if zero else leaky)
+        leaky = nn.init.calculate_gain("leaky_relu", SLOPE)
+        he_normal(self.first, gain=leaky * depth**-0.5)
+        he_normal(self.second, gain=0.0 if zero else leaky)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape."""
-        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, _SLOPE)), _SLOPE))
+        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE))
 
 
-def _stages(size: int, channels: int, width: int) -> list[tuple[int, int]]:
+def halvings(size: int, channels: int, width: int) -> list[tuple[int, int]]:
     """(side, channels) from half the image's side down to an odd side, or 4."""
     if not SIDES[0] <= size <= SIDES[1] or size % 4:
         raise InputError(f"size must be a multiple of 4 in {SIDES[0]} … {SIDES[1]}, got {size}")
@@ -242,18 +252,27 @@ def _stages(size: int, channels: int, width: int) -> list[tuple[int, int]]:
     return [(side, width * min(2**i, _MOST_WIDTHS)) for i, side in enumerate(sides)]
 
 
+def _waves(dim: int, waves: int, slowest: float, fastest: float) -> Float[Tensor, "d w"]:
+    return torch.logspace(math.log10(slowest), math.log10(fastest), waves) * torch.randn(dim, waves)
+
+
+def _with_waves(x: Float[Tensor, "n d"], waves: Float[Tensor, "d w"]) -> Float[Tensor, "n f"]:
+    angles = x @ waves
+    return torch.cat([x, angles.sin(), angles.cos()], dim=1)
+
+
 def _perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
     widths = [inputs, *[hidden] * layers]
     parts: list[nn.Module] = []
     for a, b in itertools.pairwise(widths):
-        parts += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE)]
-        _he(parts[-2], gain=nn.init.calculate_gain("leaky_relu", _SLOPE))
+        parts += [nn.Linear(a, b), nn.LeakyReLU(SLOPE)]
+        he_normal(parts[-2], gain=nn.init.calculate_gain("leaky_relu", SLOPE))
     parts.append(nn.Linear(hidden, outputs))
-    _he(parts[-1], gain=1.0)
+    he_normal(parts[-1], gain=1.0)
     return nn.Sequential(*parts)
 
 
-def _he(layer: nn.Module, *, gain: float) -> None:
+def he_normal(layer: nn.Module, *, gain: float) -> None:
     """Normal weights of variance gain² / fan-in, biases 0 (He et al., ICCV 2015)."""
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))

@@ -23,6 +23,7 @@ from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outli
 from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
+from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated
 
 __all__ = [
     "METHODS",
@@ -72,5 +73,9 @@ __all__ = [
     "small_network",
     "told_apart",
     "train_generator",
+    "train_translation",
+    "write_restyled",
     "write_samples",
+    "write_shifts",
+    "write_translated",
 ]

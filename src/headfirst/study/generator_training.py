@@ -89,7 +89,7 @@ def train_generator(
     """
     work = out.with_name(f".{out.name}.training")  # a stopped training goes on from here
     pool = training_pool(images, size=recipe.size, with_classes=with_classes, progress=progress)
-    for sentence in _findings(pool):
+    for sentence in findings(pool):
         told(sentence)
     val = images.splits.get("val")
     recipe = _planned(recipe, pool, val, minutes, work, seed, device, told, progress)
@@ -150,7 +150,8 @@ class _Grown:
         return tuple(Strip(name=epoch, picture=self.pictures[epoch], num=COLUMNS) for epoch in some)
 
 
-def _findings(pool: Pool) -> list[str]:
+def findings(pool: Pool) -> list[str]:
+    """What was done to the images, in sentences."""
     found = []
     if pool.resized:
         found.append(pool.resized)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from headfirst.data.rows import write_atomically
@@ -29,9 +30,7 @@ def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str
     Raises:
         InputError: a class whose name cannot be a folder's.
     """
-    for name in samples.classes:
-        if not _is_folder_name(name):
-            raise InputError(f"class {name!r} cannot be a folder's name; take the images from `Generator.sample`")
+    require_folder_names("class", samples.classes, "take the images from `Generator.sample`")
     files = []
     for pixels, label, index in zip(samples.pixels, samples.labels.tolist(), samples.indices.tolist(), strict=True):
         name = f"{samples.seed}-{index:05d}.png"
@@ -57,5 +56,12 @@ def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str
     return about
 
 
-def _is_folder_name(name: str) -> bool:
-    return bool(name.strip()) and not name.startswith(".") and not any(c in name for c in "/\\\0")
+def require_folder_names(what: str, names: Sequence[str], instead: str) -> None:
+    """Refuse names that cannot be folders'.
+
+    Raises:
+        InputError: naming the first, and what to do `instead`.
+    """
+    for name in names:
+        if not name.strip() or name.startswith(".") or any(c in name for c in "/\\\0"):
+            raise InputError(f"{what} {name!r} cannot be a folder's name; {instead}")

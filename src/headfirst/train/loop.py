@@ -283,7 +283,11 @@ def _step(
     if len(mine):
         devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(keyed_bits(seed, _DROPOUT, step, world.rank) >> np.uint64(1)))
+            drawn = int(keyed_bits(seed, _DROPOUT, step, world.rank) >> np.uint64(1))
+            if parameters[0].device.type == "cpu":
+                torch.default_generator.manual_seed(drawn)  # `torch.manual_seed` spends 0.4 ms on GPUs
+            else:
+                torch.manual_seed(drawn)
             local = loss(Batch(epoch, mine, len(chosen), step)) * (len(mine) / len(chosen))
             local.backward()
     value = local.detach().clone()
