@@ -77,8 +77,11 @@ class ResidualGenerator(nn.Module):
         he_normal(self.end, gain=1.0)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n c s s"]:
-        """Images around [0, 1], which nothing bounds: a sigmoid has no way back from all black. `labels` where there are
-        classes, in 0 … K-1."""
+        """Images around [0, 1], which nothing bounds: a sigmoid has no way back from all black.
+
+        Args:
+            labels: in 0 … K-1, where there are classes.
+        """
         given = noise if self.classes is None else torch.cat([noise, _embedded(self.classes, labels)], dim=1)
         x = self.begin(given).unflatten(1, self.first)
         for i, block in enumerate(self.blocks):
