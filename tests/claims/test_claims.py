@@ -65,6 +65,13 @@ def test_a_range_is_what_was_found_and_a_judgement_its_interval():
     assert (row.verdict, judged("x", found, "above", 2.0).verdict) == ("holds", "undecided")
 
 
+def test_a_bar_in_a_quantity_ends_no_cell():
+    row = judged("mean |D - ½|", range_found([0.1]), "below", 0.2)
+    result = ClaimResult(number=13, title="t", statement="s", rows=(row,), figure="")
+    line = next(line for line in result.as_markdown().splitlines() if "D - ½" in line)
+    assert line.replace(r"\|", "").count("|") == 6
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("experiment", "claim_02_what_moves"):

@@ -132,7 +132,7 @@ def test_a_reading_looks_and_leaves_everything_as_it_was():
     assert one.real == pytest.approx(logits.sigmoid().mean().item(), abs=1e-6)
     other = read_game(game, probe, NON_SATURATING, epoch=3, features=lambda images: images[:, 0, 0])
     assert other.real == one.real
-    assert other.coverage != one.coverage
+    assert other.agreement != one.agreement
 
 
 def test_without_classes_and_in_colour():

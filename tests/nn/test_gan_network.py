@@ -33,7 +33,8 @@ def test_every_size_has_its_networks(size: int):
         judge = ResidualDiscriminator(size=size, channels=3, width=2)
     images = generator(normal(2, 5))
     assert images.shape == (2, 3, size, size)
-    assert 0 <= images.min() < images.max() <= 1
+    assert images.quantile(0.05) > 0 > images.quantile(0.95) - 1  # most of them between black and white
+    assert images.median().item() == pytest.approx(0.5, abs=0.1)
     assert judge(images).shape == (2,)
     images.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in generator.parameters())

@@ -99,11 +99,12 @@ class ClaimResult:
             "| quantity | value | 95 % interval | claimed | verdict |",
             "| --- | ---: | ---: | --- | --- |",
         ]
-        lines += [
-            f"| {row.what}{'' if row.primary else ' (not primary)'} | {row.value:.4g} | {row.low:.4g} – {row.high:.4g} "
-            f"| {row.claimed} {row.threshold:g} | {row.verdict} |"
-            for row in self.rows
-        ]
+        for row in self.rows:
+            what = row.what.replace("|", r"\|") + ("" if row.primary else " (not primary)")  # a bar would end the cell
+            lines.append(
+                f"| {what} | {row.value:.4g} | {row.low:.4g} – {row.high:.4g} | {row.claimed} {row.threshold:g} "
+                f"| {row.verdict} |"
+            )
         return "\n".join([*lines, "", *(f"- {line}" for line in self.fine_print), ""])
 
 

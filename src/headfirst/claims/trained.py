@@ -52,7 +52,7 @@ def made(generator: Generator, noise: Float[Tensor, "n z"]) -> Float[Tensor, "n 
     """Images in [0, 1] of a generator without classes."""
     with torch.inference_mode():
         parts = [generator.network(some, None) for some in noise.float().split(_BATCH)]
-    return torch.cat(parts).clone()
+    return torch.cat(parts).clamp(0, 1).clone()
 
 
 def seen(images: Float[Tensor, "n c s s"], backbone: PretrainedBackbone) -> Float[Tensor, "n d"]:

@@ -1,6 +1,6 @@
 """The two networks of an adversarial game: small residual ones for images, perceptrons for points.
 
-What enters a generator: noise. What leaves: images in [0, 1], or points. What enters a discriminator: those. What
+What enters a generator: noise. What leaves: images around [0, 1], or points. What enters a discriminator: those. What
 leaves: a logit each, high for real. No layer mixes the rows of a batch (no batch norm).
 
 Shape letters: N rows, Z noise, C image channels, S pixels a side, D coordinates of a point, K classes.
@@ -77,14 +77,18 @@ class ResidualGenerator(nn.Module):
         he_normal(self.end, gain=1.0)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n c s s"]:
-        """Images in [0, 1]; `labels` where there are classes, in 0 … K-1."""
+        """Images around [0, 1], which nothing bounds: a sigmoid has no way back from all black.
+
+        Args:
+            labels: in 0 … K-1, where there are classes.
+        """
         given = noise if self.classes is None else torch.cat([noise, _embedded(self.classes, labels)], dim=1)
         x = self.begin(given).unflatten(1, self.first)
         for i, block in enumerate(self.blocks):
             if i:
                 x = self.widen[i - 1](F.interpolate(x, scale_factor=2, mode="nearest"))
             x = block(x)
-        return F.pixel_shuffle(self.end(F.leaky_relu(x, SLOPE)), 2).sigmoid()
+        return 0.5 + F.pixel_shuffle(self.end(F.leaky_relu(x, SLOPE)), 2) / 4
 
 
 class ResidualDiscriminator(nn.Module):

@@ -48,6 +48,9 @@ class VAENetwork(nn.Module):
     them.
     """
 
+    prior_mean: Tensor
+    prior_factor: Tensor
+
     def __init__(
         self,
         *,
@@ -135,8 +138,7 @@ class VAENetwork(nn.Module):
         zero = torch.zeros_like(noise)
         latents = self.latent.sample(zero, zero, noise)
         if labels is not None and self.num_classes:
-            factor: Tensor = self.prior_factor
-            latents = self.prior_mean[labels] + torch.einsum("nij,nj->ni", factor[labels], latents)
+            latents = self.prior_mean[labels] + torch.einsum("nij,nj->ni", self.prior_factor[labels], latents)
         return self.decoder.mean(self.decode(latents, labels))
 
     def log_prior(self, latents: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, " n"]:
@@ -144,10 +146,9 @@ class VAENetwork(nn.Module):
         zero = torch.zeros_like(latents)
         if labels is None:
             return self.latent.log_density(latents, zero, zero)
-        factor: Tensor = self.prior_factor
         offsets = (latents - self.prior_mean[labels])[..., None]
-        u = torch.linalg.solve_triangular(factor[labels], offsets, upper=False)[..., 0]
-        log_volume = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        u = torch.linalg.solve_triangular(self.prior_factor[labels], offsets, upper=False)[..., 0]
+        log_volume = self.prior_factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         return self.latent.log_density(u, zero, zero) - log_volume[labels]
 
     def _with_classes(self, rows: Tensor, labels: Tensor | None) -> Tensor:
