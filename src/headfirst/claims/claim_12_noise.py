@@ -227,7 +227,7 @@ def _fine_print(
         "What was changed after a first look, before the first run over five seeds: the limit for images, which was "
         f"{NEAR:g}; the perceptrons, which with three hidden layers left the eight modes at 0.19 to 0.23 of noise's "
         "distance; the GAN's losses, which are non-saturating here. With the relativistic ones, which `GAN()` has, its "
-        "generator made black images only, as it then still ended in a sigmoid.",
+        "generator made black images only, as it then ended in a sigmoid alone.",
         "The noise need not be Gaussian: a generator needs the noise that it was trained with. The rows on uniform and "
         "skewed noise, of the same mean and variance, say what other noise does to one that was trained with Gaussian "
         "noise, and how near one comes that was trained with uniform noise. Of many dimensions the first layer makes "

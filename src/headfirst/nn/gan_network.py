@@ -1,6 +1,6 @@
 """The two networks of an adversarial game: small residual ones for images, perceptrons for points.
 
-What enters a generator: noise. What leaves: images around [0, 1], or points. What enters a discriminator: those. What
+What enters a generator: noise. What leaves: images in [0, 1], or points. What enters a discriminator: those. What
 leaves: a logit each, high for real. No layer mixes the rows of a batch (no batch norm).
 
 Shape letters: N rows, Z noise, C image channels, S pixels a side, D coordinates of a point, K classes.
@@ -23,6 +23,7 @@ from headfirst.errors import InputError
 SIDES = (8, 64)
 """Smallest and largest side of an image; all are multiples of 4."""
 SLOPE = 0.2  # of the leaky ReLU below zero
+LEAK = 0.02  # share of the line through a generator's sigmoid at ½ that is mixed into it
 _MOST_WIDTHS = 4  # a stage has at most so many times the channels of the first
 
 
@@ -77,7 +78,7 @@ class ResidualGenerator(nn.Module):
         he_normal(self.end, gain=1.0)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n c s s"]:
-        """Images around [0, 1], which nothing bounds: a sigmoid has no way back from all black.
+        """Images in [0, 1], a hundredth or so beyond at most: a sigmoid alone has no way back from all black.
 
         Args:
             labels: in 0 … K-1, where there are classes.
@@ -88,7 +89,8 @@ class ResidualGenerator(nn.Module):
             if i:
                 x = self.widen[i - 1](F.interpolate(x, scale_factor=2, mode="nearest"))
             x = block(x)
-        return 0.5 + F.pixel_shuffle(self.end(F.leaky_relu(x, SLOPE)), 2) / 4
+        x = F.pixel_shuffle(self.end(F.leaky_relu(x, SLOPE)), 2)
+        return (1 - LEAK) * x.sigmoid() + LEAK * (0.5 + x / 4)
 
 
 class ResidualDiscriminator(nn.Module):
