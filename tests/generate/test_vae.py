@@ -246,6 +246,11 @@ class TestTraining:
         assert back.network.latent == LogisticLatent()
         assert back.network.decoder == GaussianDecoder(variance=0.1)
 
+    def test_fewer_images_than_latents_are_kept_all_the_same(self, tmp_path: Path):
+        made = VAE(epochs=1, **LITTLE).fit(make_split("train", 3, seed=0), force=True)
+        assert made.record["readings"][0]["aggregate_distance"] is None
+        assert load_generator(made.save(tmp_path / "made")).fingerprint == made.fingerprint
+
     def test_beta_warms_up(self):
         recipe = VAE(beta=4.0, warmup=0.5)
         assert [recipe.beta_at(step, 8) for step in range(8)] == [0, 1, 2, 3, 4, 4, 4, 4]

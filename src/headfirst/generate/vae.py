@@ -319,7 +319,8 @@ def _reading(run: _Run, generator: Generator, epoch: int, record: TrainRecord) -
         "elbo": learned.mean,
         "val_elbo": None if run.held_out is None else elbo(generator, run.held_out).mean,
         "active_units": used.active_units,
-        "aggregate_distance": used.aggregate_distance,
+        # Of no more images than latents it is infinite, or no number.
+        "aggregate_distance": used.aggregate_distance if math.isfinite(used.aggregate_distance) else None,
         "warning": used.warning,
     }
 
