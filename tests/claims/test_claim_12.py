@@ -116,9 +116,9 @@ def test_it_fails_where_the_image_jumps(world: pytest.MonkeyPatch, backbone: Pre
 
 
 def test_smooth_is_half_as_long_in_twice_as_many_steps():
-    """A linear map and a right angle: each of M steps is 2 R sin(π / 4M), and the ends are √2 R apart."""
+    """A linear map and a right angle: each of M steps is 2 sin(π / 4M), and the ends are √2 apart."""
     a, b = torch.zeros(2, 1, 16)
-    a[0, 0] = b[0, 1] = 3.0
+    a[0, 0] = b[0, 1] = 1.0
     flat = generator(Planted(lambda z: torch.nn.functional.pad(z, (0, 48)).unflatten(1, (1, 8, 8))))
     step, halved = images_of_noise.smoothness(flat, a, b)
     steps = [
