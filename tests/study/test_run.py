@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from headfirst.adapt import LDA, FineTune, GaussianNaiveBayes
 from headfirst.adapt.tuned import module_fingerprint
 from headfirst.artefact import load_model
-from headfirst.data import ImageSet, ImageSplit, few_shot, normalise
+from headfirst.data import ImageSet, ImageSplit, few_shot, normalise, prepare
 from headfirst.errors import DataError, FingerprintError, InputError
 from headfirst.evaluation import load_predictions
 from headfirst.features import torch_threads
@@ -26,7 +27,7 @@ from headfirst.generate import VAE, GaussianDecoder, LikelihoodClassifier
 from headfirst.nn import PretrainedBackbone, load_backbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
-from headfirst.study.fits import Fits
+from headfirst.study.fits import Fits, _as_prepared
 from headfirst.types import Features, Report
 from tiny import make_images
 
@@ -180,6 +181,15 @@ def test_a_vae_learns_from_the_images_and_is_not_shipped(
     assert report.recommendation.method == "probe"
     cost = next(cost for cost in report.costs if cost.method == "vae")
     assert cost.trained_parameters > 1000
+
+
+def test_a_vae_of_grey_images_is_asked_of_grey_ones(images: ImageSet, tiny_directory: Path):
+    prepared = prepare(images, load_backbone(tiny_directory).preprocessing)["val"]
+    before, after = (_as_prepared(prepared, grey=grey) for grey in (False, True))
+    for source, coloured in zip(after.sources, before.sources, strict=True):
+        assert np.array_equal(source[..., 0], source[..., 2])
+        assert np.abs(source[..., 0] - coloured.astype(float).mean(axis=2)).max() <= 0.5
+    assert (after.hashes, after.pixels, after.ids) == (None, None, prepared.ids)
 
 
 @pytest.mark.parametrize(("method", "recipe"), [("lda", LDA), ("naive-bayes", GaussianNaiveBayes)])

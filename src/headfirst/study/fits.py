@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from headfirst.adapt import (
@@ -173,9 +174,10 @@ class Fits:
                 force=True,
                 progress=self.progress,
             )
+        grey = model.generator.network.channels == 1  # a corruption may have coloured what is asked
         about = {"recipe": model.generator.recipe, "seconds": model.generator.record["seconds"]}
         reported, selection = (
-            [model.predictions(_as_prepared(split), progress=self.progress) for split in splits]
+            [model.predictions(_as_prepared(split, grey=grey), progress=self.progress) for split in splits]
             for splits in (self.reported, self.selection)
         )
         count = sum(p.numel() for p in model.generator.network.parameters())
@@ -311,11 +313,19 @@ class Fits:
         return model.predictions(split, device=self.device, progress=self.progress)
 
 
-def _as_prepared(split: ImageSplit) -> ImageSplit:
-    """With the pixels that the backbone sees for a source: cut as it cuts them, and corrupted where they are."""
+def _as_prepared(split: ImageSplit, *, grey: bool = False) -> ImageSplit:
+    """With the pixels that the backbone sees for a source: cut as it cuts them, and corrupted where they are.
+
+    Args:
+        grey: take the mean of the channels for all three.
+    """
     pixels = split.pixels
     assert pixels is not None  # `ready` has prepared them
-    return replace(split, sources=tuple(pixels.array[row] for row in pixels.rows), hashes=None, pixels=None)
+    sources = tuple(pixels.array[row] for row in pixels.rows)
+    if grey:
+        levels = [source.mean(axis=2, keepdims=True).round().astype(np.uint8) for source in sources]
+        sources = tuple(np.repeat(level, 3, axis=2) for level in levels)
+    return replace(split, sources=sources, hashes=None, pixels=None)
 
 
 def _chosen_rates(trials: Sequence[Trial], val: ImageSplit) -> tuple[float, float, float]:
