@@ -37,7 +37,7 @@ class LikelihoodClassifier:
 
     vae: VAE = field(default_factory=lambda: VAE(conditional=True))
     draws: int = 16
-    fewest_steps: int = 2000
+    fewest_steps: int = 400
 
     def __post_init__(self) -> None:
         if self.draws < 2 or self.vae.conditional is False:
