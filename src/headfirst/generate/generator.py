@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -25,16 +25,20 @@ from headfirst.generate.model_files import read_model, write_model
 from headfirst.generate.pictures import as_rgb
 from headfirst.nn import VAENetwork
 from headfirst.nn.storage import weights_sha256
-from headfirst.randomness import keyed_normal, keyed_uniform
+from headfirst.randomness import keyed_bits, keyed_normal, keyed_uniform
 from headfirst.types import Progress, Samples, silent
 
+if TYPE_CHECKING:
+    from headfirst.generate.diffusion.sampling import Sampling
+
 SAMPLE_BATCH = 64
-"""The network always runs on so many images, image i of a seed in row i mod 64: its bits depend on no other."""
+"""A network always runs on so many images, or on its own `sample_batch`, image i of a seed in row i mod 64: its bits
+depend on no other."""
 
 NETWORKS: dict[str, Any] = {"vae": VAENetwork.from_config}
 """Kind → what builds its network from `config`."""
 
-_NOISE, _LABEL = 21, 22  # streams of the keyed generator
+_NOISE, _LABEL, _ON_THE_WAY = 21, 22, 23  # streams of the keyed generator
 
 
 class GeneratorNetwork(Protocol):
@@ -58,7 +62,7 @@ class Generator:
     """A trained generator.
 
     Attributes:
-        kind: vae or gan.
+        kind: vae, gan or diffusion.
         network: a `GeneratorNetwork`, in eval mode on the CPU.
         classes: names in label order; empty without classes.
         shares: of each class among the training images.
@@ -87,6 +91,7 @@ class Generator:
         seed: int = 0,
         label: int | None = None,
         start: int = 0,
+        sampling: Sampling | None = None,
         device: str = "cpu",
         progress: Progress = silent,
     ) -> Samples:
@@ -94,27 +99,36 @@ class Generator:
 
         Args:
             label: the class of all of them; None draws each image's by the classes' shares.
+            sampling: how a diffusion model draws them; None is its own way.
 
         Raises:
-            InputError: numbers that cannot be, a class that is not there or had no training image.
+            InputError: numbers that cannot be, a class that is not there or had no training image; a way of sampling
+                for a model that has one alone, or guidance without classes.
         """
         if num < 1 or start < 0 or seed < 0:
             raise InputError(f"num must be at least 1, start and seed at least 0, got {num}, {start} and {seed}")
         self._require(label)
+        if sampling is not None:
+            self._require_sampling(sampling)
         network = self.network.to(device).eval()
         parts, labels = [], []
-        first, last = start // SAMPLE_BATCH, (start + num - 1) // SAMPLE_BATCH
+        size = getattr(network, "sample_batch", SAMPLE_BATCH)
+        first, last = start // size, (start + num - 1) // size
         for block in range(first, last + 1):
-            indices = np.arange(block * SAMPLE_BATCH, (block + 1) * SAMPLE_BATCH)
+            indices = np.arange(block * size, (block + 1) * size)
             noise = torch.from_numpy(keyed_normal(seed, _NOISE, indices[:, None], np.arange(network.noise_dim)))
             of = self._labels(seed, indices, label)
+            given = (noise.float().to(device), of.to(device) if self.classes else None)
             with torch.inference_mode():
-                images = network(noise.float().to(device), of.to(device) if self.classes else None)
+                if hasattr(network, "draw"):
+                    images = network.draw(*given, sampling, _streams(seed, indices))
+                else:
+                    images = network(*given)
             parts.append(as_rgb(images).cpu())
             labels.append(of)
-            progress("sampling", min((block + 1 - first) * SAMPLE_BATCH, num), num)
+            progress("sampling", min((block + 1 - first) * size, num), num)
         self.network.to("cpu")
-        rows = slice(start - first * SAMPLE_BATCH, start - first * SAMPLE_BATCH + num)
+        rows = slice(start - first * size, start - first * size + num)
         return Samples(
             pixels=torch.cat(parts)[rows].clone(),
             labels=torch.cat(labels)[rows],
@@ -164,6 +178,15 @@ class Generator:
         if self.shares[label] == 0:
             raise InputError(f"class {self.classes[label]!r} had no training image, so it cannot be sampled; add some")
 
+    def _require_sampling(self, sampling: Sampling) -> None:
+        if not hasattr(self.network, "draw"):
+            raise InputError(f"a {self.kind} makes an image in one step: samplers, steps and guidance are diffusion's")
+        if sampling.guidance != 1 and not self.classes:
+            raise InputError(
+                f"guidance goes towards a class, and the generator was trained without any: it must be 1, got "
+                f"{sampling.guidance:g}"
+            )
+
     def _labels(self, seed: int, indices: np.ndarray, label: int | None) -> Tensor:
         if not self.classes:
             return torch.full((len(indices),), -1)
@@ -172,6 +195,11 @@ class Generator:
         edges = np.cumsum(self.shares)
         drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
         return torch.from_numpy(drawn)
+
+
+def _streams(seed: int, indices: np.ndarray) -> list[torch.Generator]:
+    """One for each image, for what is drawn on the way."""
+    return [torch.Generator().manual_seed(int(keyed_bits(seed, _ON_THE_WAY, i) >> np.uint64(1))) for i in indices]
 
 
 def load_generator(directory: str | Path) -> Generator:
