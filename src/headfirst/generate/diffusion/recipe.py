@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from headfirst.generate.diffusion.training_levels import DrawnLevels, Importance
 from headfirst.generate.diffusion.weighting import EDMWeighting, Weighting
 from headfirst.generate.generator import Generator, load_generator, require_enough
 from headfirst.generate.pictures import Pictures, as_pictures, pictures
-from headfirst.metrics import Memorisation
 from headfirst.nn import DiTShape, UNetShape
 from headfirst.nn.allocator import keep_freed_memory
 from headfirst.nn.seeds import seeded
@@ -251,13 +250,13 @@ def _trained(run: _Run, watch: Callable[[int, Generator], None]) -> Generator:
     due = sorted({*range(every, epochs + 1, every), epochs})
     generator = None
     for epoch in due:
-        stopped = any(readings[e]["memorised"] for e in readings if e < epoch)
-        if stopped or (epoch in readings and not readings[epoch]["memorised"] and epoch != epochs):
+        stopped = any(_memorised(readings[e]) for e in readings if e < epoch)
+        if stopped or (epoch in readings and not _memorised(readings[epoch]) and epoch != epochs):
             continue
         record = _train(run, epoch)
         generator = _as_it_is(run)
         reading = readings.get(epoch) or _reading(run, generator, epoch, record, len(due))
-        memorised = reading["memorised"]
+        memorised = _memorised(reading)
         if not memorised:
             generator.save(run.before)
         if epoch not in readings:
@@ -363,7 +362,7 @@ def _reading(run: _Run, generator: Generator, epoch: int, record: TrainRecord, n
         "near_training": None,
         "near_training_expected": None,
         "memorisation_p": None,
-        "memorised": False,
+        "verdict": None,
     }
     if run.held_out is None or not len(run.held_out):
         return reading
@@ -380,12 +379,12 @@ def _reading(run: _Run, generator: Generator, epoch: int, record: TrainRecord, n
         "near_training": found.share,
         "near_training_expected": found.expected,
         "memorisation_p": found.p_value,
-        "memorised": _memorised(found),
+        "verdict": found.verdict,
     }
 
 
-def _memorised(found: Memorisation) -> bool:
-    return found.verdict == "memorised"
+def _memorised(reading: Mapping[str, Any]) -> bool:
+    return reading["verdict"] == "memorised"
 
 
 def _loss_of(run: _Run, generator: Generator, images: Pictures) -> float:
@@ -430,7 +429,7 @@ def _events(run: _Run, readings: list[dict[str, Any]]) -> list[str]:
     pool, last = run.pool, readings[-1]
     empty = [name for name, share in zip(pool.classes, pool.shares, strict=True) if share == 0]
     stopped = []
-    if last["memorised"]:
+    if _memorised(last):
         kept = f"what it was after epoch {readings[-2]['epoch']} is kept" if len(readings) > 1 else "it is kept as it is"
         stopped = [
             f"images repeat training images after epoch {last['epoch']} of {run.recipe.epochs} "

@@ -9,7 +9,7 @@ Shape letters: N rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from headfirst.errors import InputError
 
 
+@runtime_checkable
 class Weighting(Protocol):
     """w(σ)."""
 
