@@ -62,12 +62,12 @@ class TestPreconditioning:
         s, n = 0.6, 200_000
         x0, e = s * rows(n), rows(n, seed=1)
         for sigma in LEVELS:
-            p = preconditioning(sigma, s)
+            c_skip, c_out, c_in, c_noise = preconditioning(sigma, s)
             noisy = x0 + sigma * e
-            target = (x0 - p.c_skip * noisy) / p.c_out
-            assert (p.c_in * noisy).var().item() == pytest.approx(1, abs=0.02)
+            target = (x0 - c_skip * noisy) / c_out
+            assert (c_in * noisy).var().item() == pytest.approx(1, abs=0.02)
             assert target.var().item() == pytest.approx(1, abs=0.02)
-            assert p.c_noise.item() == pytest.approx(math.log(sigma) / 4)
+            assert c_noise.item() == pytest.approx(math.log(sigma) / 4)
 
     def test_with_the_network_silent_it_is_the_best_linear_guess(self):
         made = network(mean=-0.3, sigma_data=0.6)
@@ -99,8 +99,8 @@ class TestLoss:
         alpha, sine = 1 / (1 + LEVELS**2).sqrt(), LEVELS / (1 + LEVELS**2).sqrt()
         v = alpha * (x - guess) / LEVELS - sine * guess - (alpha * e - sine * x0)
         assert torch.allclose(VelocityWeighting()(LEVELS, s) * error, v.square(), rtol=1e-6)
-        p = preconditioning(LEVELS, s)
-        F_error = ((guess - p.c_skip * x) / p.c_out - (x0 - p.c_skip * x) / p.c_out).square()
+        c_skip, c_out, _, _ = preconditioning(LEVELS, s)
+        F_error = ((guess - c_skip * x) / c_out - (x0 - c_skip * x) / c_out).square()
         assert torch.allclose(EDMWeighting()(LEVELS, s) * error, F_error, rtol=1e-6)
         assert torch.allclose(EDMWeighting()(LEVELS, 1.0), VelocityWeighting()(LEVELS, 1.0))
         capped = MinSNRWeighting(gamma=5.0)(LEVELS, s)

@@ -25,7 +25,7 @@ from headfirst.generate.model_files import read_model, write_model
 from headfirst.generate.pictures import as_rgb
 from headfirst.nn import VAENetwork
 from headfirst.nn.storage import weights_sha256
-from headfirst.randomness import keyed_bits, keyed_normal, keyed_uniform
+from headfirst.randomness import keyed_normal, keyed_uniform
 from headfirst.types import Progress, Samples, silent
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ depend on no other."""
 NETWORKS: dict[str, Any] = {"vae": VAENetwork.from_config}
 """Kind → what builds its network from `config`."""
 
-_NOISE, _LABEL, _ON_THE_WAY = 21, 22, 23  # streams of the keyed generator
+_NOISE, _LABEL = 21, 22  # streams of the keyed generator
 
 
 class GeneratorNetwork(Protocol):
@@ -121,7 +121,7 @@ class Generator:
             given = (noise.float().to(device), of.to(device) if self.classes else None)
             with torch.inference_mode():
                 if hasattr(network, "draw"):
-                    images = network.draw(*given, sampling, _streams(seed, indices))
+                    images = network.draw(*given, sampling, seed=seed, indices=indices.tolist())
                 else:
                     images = network(*given)
             parts.append(as_rgb(images).cpu())
@@ -195,11 +195,6 @@ class Generator:
         edges = np.cumsum(self.shares)
         drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
         return torch.from_numpy(drawn)
-
-
-def _streams(seed: int, indices: np.ndarray) -> list[torch.Generator]:
-    """One for each image, for what is drawn on the way."""
-    return [torch.Generator().manual_seed(int(keyed_bits(seed, _ON_THE_WAY, i) >> np.uint64(1))) for i in indices]
 
 
 def load_generator(directory: str | Path) -> Generator:

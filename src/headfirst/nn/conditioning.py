@@ -1,4 +1,4 @@
-"""What a denoising network is told beside the image: noise level, class, a number, an augmentation, as one vector a row.
+"""What a denoising network is told beside the image: noise level, class, a number, an augmentation; one vector a row.
 
 Shape letters: N rows, D features, K classes, A numbers that describe an augmentation.
 """

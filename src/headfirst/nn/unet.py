@@ -71,8 +71,8 @@ class UNetShape:
 class UNet(nn.Module):
     """Residual blocks down and up with the images of the way down put beside those of the way up.
 
-    Each block is scaled and shifted by the conditioning (FiLM) and adds nothing at first; so does the exit: an untrained
-    network returns zeros.
+    Each block is scaled and shifted by the conditioning (FiLM) and adds nothing at first, as does the exit: an
+    untrained network returns zeros.
 
     Source: Ho et al., NeurIPS 2020, and Dhariwal & Nichol, NeurIPS 2021, appendix A, smaller.
     """

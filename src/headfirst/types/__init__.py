@@ -25,6 +25,7 @@ from headfirst.types.report import (
 from headfirst.types.stages import (
     Backbone,
     Classifier,
+    Denoiser,
     Features,
     Predictions,
     Preprocessing,
@@ -39,6 +40,7 @@ __all__ = [
     "Confusion",
     "Cost",
     "DataSummary",
+    "Denoiser",
     "Detection",
     "DistortionReading",
     "Duplicate",

@@ -181,3 +181,14 @@ class Classifier(Protocol):
     classes: tuple[str, ...]
 
     def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """The best guess of what noisy images were: all that a sampler knows of a diffusion model.
+
+    Called with x = x₀ + σ ε, (N, …), ε standard normal, and σ, the standard deviation of the noise, a scalar tensor on
+    the device of `x`. Returns E[x₀ | x], of the shape of `x`.
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...

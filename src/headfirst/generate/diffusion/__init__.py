@@ -1,9 +1,65 @@
-"""Diffusion models: training, and the samplers that draw images from them."""
+"""Diffusion models: noise levels, samplers, and all that is needed to prove what they do.
 
+Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `Denoiser` guesses x₀ from x and σ.
+"""
+
+from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
-from headfirst.generate.diffusion.network import DiffusionNetwork, Preconditioning, preconditioning
+from headfirst.generate.diffusion.levels import (
+    alpha_bar_of_sigma,
+    karras_sigmas,
+    log_snr_uniform_sigmas,
+    sigma_of_alpha_bar,
+    spaced_timesteps,
+    to_zero,
+    vp_sigmas,
+    zero_terminal_snr,
+)
+from headfirst.generate.diffusion.mixture import GaussianMixture
+from headfirst.generate.diffusion.network import DiffusionNetwork
+from headfirst.generate.diffusion.noise import normal_like, streams
+from headfirst.generate.diffusion.ode import Solution, dormand_prince
+from headfirst.generate.diffusion.parameterisations import (
+    preconditioned,
+    preconditioning,
+    prediction_of,
+    vp_denoiser,
+    x0_from,
+)
 from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
+from headfirst.generate.diffusion.samplers import (
+    AdaptiveSample,
+    adaptive,
+    consistency,
+    ddim,
+    ddpm,
+    dpm_pp_2m,
+    dpm_pp_3m,
+    dpm_solver_1,
+    dpm_solver_2,
+    dpm_solver_2m,
+    dpm_solver_3,
+    dpm_solver_3m,
+    euler,
+    heun,
+    heun_churn,
+    plms,
+    pndm,
+    reverse_sde,
+)
 from headfirst.generate.diffusion.sampling import Sampling
+from headfirst.generate.diffusion.schedules import (
+    CosineSchedule,
+    DiscreteSchedule,
+    KarrasSchedule,
+    LinearSchedule,
+    LogSNRUniformSchedule,
+    ScaledLinearSchedule,
+    Schedule,
+    cosine_alphas_bar,
+    linear_alphas_bar,
+    scaled_linear_alphas_bar,
+)
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
@@ -12,3 +68,66 @@ from headfirst.generate.diffusion.weighting import (
     VelocityWeighting,
     Weighting,
 )
+
+__all__ = [
+    "AdaptiveSample",
+    "Augmentation",
+    "CosineSchedule",
+    "Diffusion",
+    "DiffusionNetwork",
+    "DiscreteSchedule",
+    "DrawnLevels",
+    "EDMWeighting",
+    "GaussianMixture",
+    "ImportanceLevels",
+    "KarrasSchedule",
+    "LinearSchedule",
+    "LogNormalLevels",
+    "LogSNRUniformSchedule",
+    "MinSNRWeighting",
+    "Sampling",
+    "ScaledLinearSchedule",
+    "Schedule",
+    "SimpleWeighting",
+    "Solution",
+    "VelocityWeighting",
+    "Weighting",
+    "adaptive",
+    "alpha_bar_of_sigma",
+    "consistency",
+    "cosine_alphas_bar",
+    "ddim",
+    "ddpm",
+    "diffusion_loss",
+    "dormand_prince",
+    "dpm_pp_2m",
+    "dpm_pp_3m",
+    "dpm_solver_1",
+    "dpm_solver_2",
+    "dpm_solver_2m",
+    "dpm_solver_3",
+    "dpm_solver_3m",
+    "euler",
+    "guided",
+    "heun",
+    "heun_churn",
+    "karras_sigmas",
+    "linear_alphas_bar",
+    "log_snr_uniform_sigmas",
+    "normal_like",
+    "plms",
+    "pndm",
+    "preconditioned",
+    "preconditioning",
+    "prediction_of",
+    "reverse_sde",
+    "scaled_linear_alphas_bar",
+    "sigma_of_alpha_bar",
+    "spaced_timesteps",
+    "streams",
+    "to_zero",
+    "vp_denoiser",
+    "vp_sigmas",
+    "x0_from",
+    "zero_terminal_snr",
+]

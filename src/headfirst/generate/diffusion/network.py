@@ -9,56 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfirst.errors import InputError
-from headfirst.generate.diffusion._standin import guided
+from headfirst.generate.diffusion.guidance import guided
+from headfirst.generate.diffusion.noise import streams
+from headfirst.generate.diffusion.parameterisations import preconditioning
 from headfirst.generate.diffusion.sampling import Sampling
 from headfirst.generate.generator import NETWORKS
 from headfirst.nn import DiTShape, UNetShape
+from headfirst.types import Denoiser
 
 SIDES = (8, 64)
 """Smallest and largest side of an image."""
+_ON_THE_WAY = 79  # stream of the keyed generator
+_LEAST_TOLD = -20.0  # of c_noise, which no level ends in
 SHAPES = {shape.name: shape for shape in (UNetShape, DiTShape)}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Preconditioning:
-    """D = c_skip x + c_out F(c_in x; c_noise); the shape of σ each."""
-
-    c_skip: Tensor
-    c_out: Tensor
-    c_in: Tensor
-    c_noise: Tensor
-
-
-def preconditioning(sigma: Float[Tensor, "*n"], sigma_data: float) -> Preconditioning:
-    """What makes F's input and target of unit variance at every level, and its errors count as little as can be.
-
-    At σ = 0 D is x; at large σ, F alone.
-
-    Args:
-        sigma: at least 0.
-        sigma_data: standard deviation of the images.
-
-    Source: Karras et al. (EDM), NeurIPS 2022, table 1 and appendix B.6.
-
-    >>> p = preconditioning(torch.tensor([0.0, 0.5]), 0.5)
-    >>> p.c_skip.tolist(), p.c_out.tolist()
-    ([1.0, 0.5], [0.0, 0.3535533845424652])
-    """
-    both = (sigma**2 + sigma_data**2).sqrt()
-    return Preconditioning(
-        c_skip=sigma_data**2 / both**2,
-        c_out=sigma * sigma_data / both,
-        c_in=1 / both,
-        c_noise=sigma.clamp_min(torch.finfo(sigma.dtype).tiny).log() / 4,
-    )
 
 
 class DiffusionNetwork(nn.Module):
@@ -146,17 +116,18 @@ class DiffusionNetwork(nn.Module):
         extra: Float[Tensor, " n"] | None = None,
         augmentation: Float[Tensor, "n a"] | None = None,
     ) -> Float[Tensor, "n c s s"]:
-        """D(x; σ), a level for each image, in the type of `x`; the network computes in its own.
+        """D(x; σ), a level for each image, in the type of `x`; the network computes in its own. At σ = 0, D is x.
 
         Args:
             labels: in 0 … K, where K is "no class"; None is that for all.
             extra, augmentation: see `headfirst.nn.conditioning`.
         """
         own = next(self.inner.parameters()).dtype
-        p = preconditioning(sigma.to(x.dtype), self.sigma_data)
-        c_skip, c_out, c_in = (c[:, None, None, None] for c in (p.c_skip, p.c_out, p.c_in))
+        *scales, c_noise = preconditioning(sigma.to(x.dtype), self.sigma_data)
+        c_skip, c_out, c_in = (c[:, None, None, None] for c in scales)
         centred = x - self.mean
-        F = self.inner((c_in * centred).to(own), p.c_noise.to(own), labels, extra, augmentation)
+        told = c_noise.clamp_min(_LEAST_TOLD).to(own)
+        F = self.inner((c_in * centred).to(own), told, labels, extra, augmentation)
         return self.mean + c_skip * centred + c_out * F.to(x.dtype)
 
     def denoiser(
@@ -166,7 +137,7 @@ class DiffusionNetwork(nn.Module):
         guidance: float = 1.0,
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
-    ) -> Any:
+    ) -> Denoiser:
         """A `Denoiser`, what samplers ask for: D of these classes, guided by w = `guidance` (see `guided`).
 
         Raises:
@@ -192,19 +163,23 @@ class DiffusionNetwork(nn.Module):
         noise: Float[Tensor, "n z"],
         labels: Int[Tensor, " n"] | None,
         sampling: Sampling | None = None,
-        generator: Sequence[torch.Generator] | None = None,
+        *,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
     ) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise.
 
         Args:
             sampling: None is the network's own.
-            generator: one for each image, for what draws noise on the way.
+            seed, indices: (N,) of the images, 0 … N - 1 if None: the key of what each draws on the way.
         """
         how = sampling or self.sampling
         sigmas = how.sigmas(self.sigma_min, self.sigma_max).to(noise.device)
         denoiser = self.denoiser(labels, guidance=how.guidance, rescale=how.rescale, interval=how.interval)
         x = sigmas[0] * noise.double().unflatten(1, (self.channels, self.size, self.size))
-        return ((how.run(denoiser, x, sigmas, generator=generator) + 1) / 2).clamp(0, 1)
+        places = range(len(noise)) if indices is None else indices
+        own = streams(seed, places, _ON_THE_WAY) if how.random else None
+        return ((how.run(denoiser, x, sigmas, generator=own) + 1) / 2).clamp(0, 1)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise, drawn as `sampling` says."""

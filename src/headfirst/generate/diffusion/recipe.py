@@ -353,7 +353,7 @@ def _as_it_is(run: _Run) -> Generator:
 
 
 def _reading(run: _Run, generator: Generator, epoch: int, record: TrainRecord, num_readings: int) -> dict[str, Any]:
-    """The loss of the epoch, that of images learned from and held out at the same levels, and the memorisation check."""
+    """The loss of the epoch, those of learned and held-out images at the same levels, and the memorisation check."""
     reading: dict[str, Any] = {
         "epoch": epoch,
         "loss": record.losses[-1],
@@ -430,7 +430,9 @@ def _events(run: _Run, readings: list[dict[str, Any]]) -> list[str]:
     empty = [name for name, share in zip(pool.classes, pool.shares, strict=True) if share == 0]
     stopped = []
     if _memorised(last):
-        kept = f"what it was after epoch {readings[-2]['epoch']} is kept" if len(readings) > 1 else "it is kept as it is"
+        kept = (
+            f"what it was after epoch {readings[-2]['epoch']} is kept" if len(readings) > 1 else "it is kept as it is"
+        )
         stopped = [
             f"images repeat training images after epoch {last['epoch']} of {run.recipe.epochs} "
             f"(p = {last['memorisation_p']:.2g}): training ended, and {kept}; more images are the remedy"

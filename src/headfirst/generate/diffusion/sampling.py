@@ -6,22 +6,55 @@ What enters: a denoiser, noise and levels. What leaves: images. Shape letters: N
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headfirst.errors import InputError, did_you_mean
-from headfirst.generate.diffusion._standin import dpm_pp_2m, karras_sigmas
+from headfirst.generate.diffusion.levels import karras_sigmas, to_zero
+from headfirst.generate.diffusion.noise import Streams
+from headfirst.generate.diffusion.samplers import (
+    consistency,
+    ddim,
+    ddpm,
+    dpm_pp_2m,
+    dpm_pp_3m,
+    dpm_solver_1,
+    dpm_solver_2,
+    dpm_solver_2m,
+    dpm_solver_3,
+    dpm_solver_3m,
+    euler,
+    heun,
+    heun_churn,
+    plms,
+    pndm,
+    reverse_sde,
+)
+from headfirst.types import Denoiser
 
 METHODS: dict[str, Callable[..., Tensor]] = {
+    "consistency": consistency,
+    "ddim": ddim,
+    "ddpm": ddpm,
     "dpm_pp_2m": dpm_pp_2m,
+    "dpm_pp_3m": dpm_pp_3m,
+    "dpm_solver_1": dpm_solver_1,
+    "dpm_solver_2": dpm_solver_2,
+    "dpm_solver_2m": dpm_solver_2m,
+    "dpm_solver_3": dpm_solver_3,
+    "dpm_solver_3m": dpm_solver_3m,
+    "euler": euler,
+    "heun": heun,
+    "heun_churn": heun_churn,
+    "plms": plms,
+    "pndm": pndm,
+    "reverse_sde": reverse_sde,
 }
 """Name → sampler."""
-RANDOM = ("ddpm", "reverse_sde", "consistency")
+RANDOM = ("consistency", "ddpm", "heun_churn", "reverse_sde")
 """Those that draw noise on the way, whatever else is asked."""
 
 
@@ -36,7 +69,7 @@ class Sampling:
         rescale: φ of `guided`.
         interval: levels (low, high] at which to guide; None is all of them.
         eta: of ddim, the share of DDPM's noise; 0 draws none.
-        churn: of heun, S_churn of Karras et al., NeurIPS 2022, algorithm 2; 0 draws none.
+        churn: of heun_churn, its S_churn.
         rho: of the levels (`karras_sigmas`).
 
     Raises:
@@ -49,7 +82,7 @@ class Sampling:
     rescale: float = 0.0
     interval: tuple[float, float] | None = None
     eta: float = 0.0
-    churn: float = 0.0
+    churn: float = 40.0
     rho: float = 7.0
 
     def __post_init__(self) -> None:
@@ -68,32 +101,25 @@ class Sampling:
             object.__setattr__(self, "interval", tuple(self.interval))  # a list, from JSON
             if len(self.interval) != 2 or not 0 <= self.interval[0] < self.interval[1]:
                 raise InputError(f"interval must be two levels, 0 <= low < high, got {self.interval}")
-        for name, of, value in (("eta", "ddim", self.eta), ("churn", "heun", self.churn)):
-            if not 0 <= value < math.inf or (value and self.method != of):
-                raise InputError(f"{name} must be at least 0 and is {of}'s alone, got {value} with {self.method}")
+        if not 0 <= self.eta <= 1 or (self.eta and self.method != "ddim") or not 0 <= self.churn < math.inf:
+            raise InputError(
+                "eta must lie in [0, 1] and is ddim's alone, and churn be at least 0, got "
+                f"{self.eta} and {self.churn} with {self.method}"
+            )
 
     @property
     def random(self) -> bool:
         """Whether noise is drawn on the way."""
-        return self.method in RANDOM or self.eta > 0 or self.churn > 0
+        return self.method in RANDOM or self.eta > 0
 
     def sigmas(self, sigma_min: float, sigma_max: float) -> Float[Tensor, " m"]:
         """The levels, M = num_steps + 1, the last of them 0; float64."""
-        levels = karras_sigmas(self.num_steps, sigma_min, sigma_max, self.rho)
-        return torch.cat([levels, levels.new_zeros(1)])
+        return to_zero(karras_sigmas(self.num_steps, sigma_min, sigma_max, self.rho))
 
-    def run(
-        self,
-        denoiser: Callable[[Tensor, Tensor], Tensor],
-        x: Tensor,
-        sigmas: Float[Tensor, " m"],
-        *,
-        generator: Sequence[torch.Generator] | torch.Generator | None = None,
-    ) -> Tensor:
+    def run(self, denoiser: Denoiser, x: Tensor, sigmas: Float[Tensor, " m"], *, generator: Streams = None) -> Tensor:
         """What the method makes of `x`, which is at level sigmas[0]."""
-        method = METHODS[self.method]
-        if self.method == "ddim" and self.eta:
-            method = partial(method, eta=self.eta)
-        if self.method == "heun" and self.churn:
-            method = partial(method, churn=self.churn)
-        return method(denoiser, x, sigmas, generator=generator)
+        if self.method == "ddim":
+            return ddim(denoiser, x, sigmas, eta=self.eta, generator=generator)
+        if self.method == "heun_churn":
+            return heun_churn(denoiser, x, sigmas, churn=self.churn, generator=generator)
+        return METHODS[self.method](denoiser, x, sigmas, generator=generator)

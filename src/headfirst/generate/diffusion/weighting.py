@@ -1,7 +1,7 @@
 """How much the error of a denoiser counts at each noise level.
 
-Every training loss of a diffusion model is w(σ) |D(x; σ) - x0|² (σ of x = x0 + σ · noise): the loss on the noise, on the
-velocity or on the network's own output differ by w alone.
+Every training loss of a diffusion model is w(σ) |D(x; σ) - x0|² (σ of x = x0 + σ · noise): the losses on the noise, on
+the velocity and on the network's own output differ by w alone.
 
 Shape letters: N rows.
 """
