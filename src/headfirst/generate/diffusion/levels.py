@@ -38,8 +38,8 @@ def karras_sigmas(
 
     Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (NeurIPS 2022), (5).
 
-    >>> karras_sigmas(3, 0.01, 1.0, 2.0).tolist()
-    [1.0, 0.3025, 0.01]
+    >>> karras_sigmas(3, 0.01, 1.0, 2.0)
+    tensor([1.0000, 0.3025, 0.0100], dtype=torch.float64)
     """
     _check(num_steps, sigma_min, sigma_max)
     if not 0 < rho < math.inf:
@@ -54,8 +54,8 @@ def log_snr_uniform_sigmas(num_steps: int, sigma_min: float = 0.002, sigma_max: 
 
     Arguments and errors as `karras_sigmas`, of which it is the limit for large ρ.
 
-    >>> log_snr_uniform_sigmas(3, 0.01, 1.0).tolist()
-    [1.0, 0.1, 0.01]
+    >>> log_snr_uniform_sigmas(3, 0.01, 1.0)
+    tensor([1.0000, 0.1000, 0.0100], dtype=torch.float64)
     """
     _check(num_steps, sigma_min, sigma_max)
     ramp = torch.linspace(math.log(sigma_max), math.log(sigma_min), num_steps, dtype=torch.float64)
