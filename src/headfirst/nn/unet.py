@@ -40,7 +40,6 @@ class UNetShape:
     name = "unet"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))  # a list, from JSON
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
             raise InputError(f"widths must be one or more positive multiples of 8, got {self.widths}")
         if self.blocks < 1 or self.patch < 1 or self.head_dim < 1 or self.widths[-1] % self.head_dim:

@@ -105,8 +105,8 @@ class DiffusionNetwork(nn.Module):
         Raises:
             KeyError: no such shape.
         """
-        built = SHAPES[shape["name"]](**{k: v for k, v in shape.items() if k != "name"})
-        return cls(shape=built, sampling=Sampling(**sampling), **numbers)
+        built = SHAPES[shape["name"]](**{k: v for k, v in _tuples(shape).items() if k != "name"})
+        return cls(shape=built, sampling=Sampling(**_tuples(sampling)), **numbers)
 
     def denoise(
         self,
@@ -189,6 +189,11 @@ class DiffusionNetwork(nn.Module):
 def _lists(about: dict[str, Any]) -> dict[str, Any]:
     """As JSON gives it back."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in about.items()}
+
+
+def _tuples(about: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was before JSON."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}
 
 
 NETWORKS["diffusion"] = DiffusionNetwork.from_config
