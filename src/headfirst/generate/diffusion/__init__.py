@@ -14,6 +14,7 @@ from headfirst.generate.diffusion.levels import (
     vp_sigmas,
     zero_terminal_snr,
 )
+from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
 from headfirst.generate.diffusion.mixture import GaussianMixture
 from headfirst.generate.diffusion.noise import normal_like, streams
 from headfirst.generate.diffusion.ode import Solution, dormand_prince
@@ -56,6 +57,7 @@ from headfirst.generate.diffusion.schedules import (
     linear_alphas_bar,
     scaled_linear_alphas_bar,
 )
+from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
 
 __all__ = [
     "AdaptiveSample",
@@ -63,11 +65,13 @@ __all__ = [
     "DiscreteSchedule",
     "GaussianMixture",
     "KarrasSchedule",
+    "Likelihood",
     "LinearSchedule",
     "LogSNRUniformSchedule",
     "ScaledLinearSchedule",
     "Schedule",
     "Solution",
+    "VariationalBound",
     "adaptive",
     "alpha_bar_of_sigma",
     "consistency",
@@ -88,8 +92,10 @@ __all__ = [
     "heun_churn",
     "karras_sigmas",
     "linear_alphas_bar",
+    "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
+    "optimal_variances",
     "plms",
     "pndm",
     "preconditioned",
@@ -101,6 +107,7 @@ __all__ = [
     "spaced_timesteps",
     "streams",
     "to_zero",
+    "variational_bound",
     "vp_denoiser",
     "vp_sigmas",
     "x0_from",
