@@ -3,6 +3,7 @@
 Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `Denoiser` guesses x₀ from x and σ.
 """
 
+from headfirst.generate.diffusion.choice import Choice, Trial, choose_sampling, end_of_path, relative_errors
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
@@ -63,6 +64,7 @@ from headfirst.generate.diffusion.schedules import (
 )
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
 from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
+from headfirst.generate.diffusion.verification import OrderReading, not_finite, read_order
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
     MinSNRWeighting,
@@ -74,6 +76,7 @@ from headfirst.generate.diffusion.weighting import (
 __all__ = [
     "AdaptiveSample",
     "Augmentation",
+    "Choice",
     "CosineSchedule",
     "Diffusion",
     "DiffusionNetwork",
@@ -88,16 +91,19 @@ __all__ = [
     "LogNormalLevels",
     "LogSNRUniformSchedule",
     "MinSNRWeighting",
+    "OrderReading",
     "Sampling",
     "ScaledLinearSchedule",
     "Schedule",
     "SimpleWeighting",
     "Solution",
+    "Trial",
     "VariationalBound",
     "VelocityWeighting",
     "Weighting",
     "adaptive",
     "alpha_bar_of_sigma",
+    "choose_sampling",
     "consistency",
     "cosine_alphas_bar",
     "ddim",
@@ -111,6 +117,7 @@ __all__ = [
     "dpm_solver_2m",
     "dpm_solver_3",
     "dpm_solver_3m",
+    "end_of_path",
     "euler",
     "guided",
     "heun",
@@ -120,12 +127,15 @@ __all__ = [
     "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
+    "not_finite",
     "optimal_variances",
     "plms",
     "pndm",
     "preconditioned",
     "preconditioning",
     "prediction_of",
+    "read_order",
+    "relative_errors",
     "reverse_sde",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",
