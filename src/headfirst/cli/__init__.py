@@ -24,6 +24,7 @@ from headfirst.cli import (
     run,
     stages,
     translating,
+    verifying,
     zero_shot,
 )
 from headfirst.cli.console import note
@@ -60,7 +61,7 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
-for verb in (translating.train_pairs, translating.translate, translating.restyle):
+for verb in (verifying.verify, translating.train_pairs, translating.translate, translating.restyle):
     generating.app.command()(verb)
 app.add_typer(generating.app, name="generate")
 

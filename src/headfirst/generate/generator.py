@@ -117,7 +117,7 @@ class Generator:
         for block in range(first, last + 1):
             indices = np.arange(block * size, (block + 1) * size)
             noise = torch.from_numpy(keyed_normal(seed, _NOISE, indices[:, None], np.arange(network.noise_dim)))
-            of = self._labels(seed, indices, label)
+            of = self.labels(seed, indices, label)
             given = (noise.float().to(device), of.to(device) if self.classes else None)
             with torch.inference_mode():
                 if hasattr(network, "draw"):
@@ -137,6 +137,16 @@ class Generator:
             indices=torch.arange(start, start + num),
             source=self.fingerprint,
         )
+
+    def labels(self, seed: int, indices: np.ndarray, label: int | None = None) -> Int[Tensor, " n"]:
+        """The class of each image of a seed, drawn by the classes' shares where `label` is None; -1 without classes."""
+        if not self.classes:
+            return torch.full((len(indices),), -1)
+        if label is not None:
+            return torch.full((len(indices),), label)
+        edges = np.cumsum(self.shares)
+        drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
+        return torch.from_numpy(drawn)
 
     def label_of(self, name: str) -> int:
         """Index of a class.
@@ -186,15 +196,6 @@ class Generator:
                 f"guidance goes towards a class, and the generator was trained without any: it must be 1, got "
                 f"{sampling.guidance:g}"
             )
-
-    def _labels(self, seed: int, indices: np.ndarray, label: int | None) -> Tensor:
-        if not self.classes:
-            return torch.full((len(indices),), -1)
-        if label is not None:
-            return torch.full((len(indices),), label)
-        edges = np.cumsum(self.shares)
-        drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
-        return torch.from_numpy(drawn)
 
 
 def load_generator(directory: str | Path) -> Generator:

@@ -24,6 +24,16 @@ from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
 from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated
+from headfirst.study.verifying import (
+    LevelsReading,
+    LikelihoodGap,
+    SamplerReading,
+    Verification,
+    choose_for,
+    load_sampler,
+    read_levels,
+    verify_generator,
+)
 
 __all__ = [
     "METHODS",
@@ -41,16 +51,21 @@ __all__ = [
     "LabelBudget",
     "LabelEfficiency",
     "LabelPlan",
+    "LevelsReading",
+    "LikelihoodGap",
     "Origin",
     "Preflight",
     "PretrainOutcome",
     "PretrainReport",
     "Run",
+    "SamplerReading",
     "ScoreDifference",
     "Search",
     "Step",
+    "Verification",
     "augment_images",
     "choose",
+    "choose_for",
     "compare",
     "compare_scores",
     "did_it_help",
@@ -58,6 +73,7 @@ __all__ = [
     "evaluation_report",
     "index_images",
     "label_efficiency",
+    "load_sampler",
     "neighbours_of",
     "outliers_of",
     "plan",
@@ -65,6 +81,7 @@ __all__ = [
     "preflight",
     "pretrain_images",
     "raw_pixels",
+    "read_levels",
     "reported_predictions",
     "run",
     "save_added",
@@ -74,6 +91,7 @@ __all__ = [
     "told_apart",
     "train_generator",
     "train_translation",
+    "verify_generator",
     "write_restyled",
     "write_samples",
     "write_shifts",

@@ -63,7 +63,12 @@ from headfirst.generate.diffusion.schedules import (
     scaled_linear_alphas_bar,
 )
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
-from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
+from headfirst.generate.diffusion.variational import (
+    VariationalBound,
+    denoiser_of_noisy,
+    optimal_variances,
+    variational_bound,
+)
 from headfirst.generate.diffusion.verification import OrderReading, not_finite, read_order
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
@@ -108,6 +113,7 @@ __all__ = [
     "cosine_alphas_bar",
     "ddim",
     "ddpm",
+    "denoiser_of_noisy",
     "diffusion_loss",
     "dormand_prince",
     "dpm_pp_2m",

@@ -86,8 +86,9 @@ def not_finite(
     steps: Sequence[int] = FEW_AND_MANY,
     generator: torch.Generator | None = None,
 ) -> tuple[int, ...]:
-    """Numbers of steps after which an image holds a number that is not finite."""
-    return tuple(n for n in steps if not bool(sampler(denoiser, x, sigmas(n), generator=generator).isfinite().all()))
+    """Numbers of steps after which an image holds a number that is not finite; `generator` for a random sampler."""
+    drawn = {} if generator is None else {"generator": generator}
+    return tuple(n for n in steps if not bool(sampler(denoiser, x, sigmas(n), **drawn).isfinite().all()))
 
 
 def _root_mean_square(difference: Tensor) -> float:
