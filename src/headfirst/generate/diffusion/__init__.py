@@ -15,6 +15,7 @@ from headfirst.generate.diffusion.levels import (
     vp_sigmas,
     zero_terminal_snr,
 )
+from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
 from headfirst.generate.diffusion.mixture import GaussianMixture
 from headfirst.generate.diffusion.network import DiffusionNetwork
 from headfirst.generate.diffusion.noise import normal_like, streams
@@ -60,6 +61,7 @@ from headfirst.generate.diffusion.schedules import (
     linear_alphas_bar,
     scaled_linear_alphas_bar,
 )
+<<<<<<< HEAD
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
@@ -68,6 +70,9 @@ from headfirst.generate.diffusion.weighting import (
     VelocityWeighting,
     Weighting,
 )
+=======
+from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
+>>>>>>> diffuse
 
 __all__ = [
     "AdaptiveSample",
@@ -81,6 +86,7 @@ __all__ = [
     "GaussianMixture",
     "ImportanceLevels",
     "KarrasSchedule",
+    "Likelihood",
     "LinearSchedule",
     "LogNormalLevels",
     "LogSNRUniformSchedule",
@@ -90,8 +96,12 @@ __all__ = [
     "Schedule",
     "SimpleWeighting",
     "Solution",
+<<<<<<< HEAD
     "VelocityWeighting",
     "Weighting",
+=======
+    "VariationalBound",
+>>>>>>> diffuse
     "adaptive",
     "alpha_bar_of_sigma",
     "consistency",
@@ -113,8 +123,10 @@ __all__ = [
     "heun_churn",
     "karras_sigmas",
     "linear_alphas_bar",
+    "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
+    "optimal_variances",
     "plms",
     "pndm",
     "preconditioned",
@@ -126,6 +138,7 @@ __all__ = [
     "spaced_timesteps",
     "streams",
     "to_zero",
+    "variational_bound",
     "vp_denoiser",
     "vp_sigmas",
     "x0_from",
