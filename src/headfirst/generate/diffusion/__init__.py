@@ -61,8 +61,8 @@ from headfirst.generate.diffusion.schedules import (
     linear_alphas_bar,
     scaled_linear_alphas_bar,
 )
-<<<<<<< HEAD
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
+from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
     MinSNRWeighting,
@@ -70,9 +70,6 @@ from headfirst.generate.diffusion.weighting import (
     VelocityWeighting,
     Weighting,
 )
-=======
-from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
->>>>>>> diffuse
 
 __all__ = [
     "AdaptiveSample",
@@ -96,12 +93,9 @@ __all__ = [
     "Schedule",
     "SimpleWeighting",
     "Solution",
-<<<<<<< HEAD
+    "VariationalBound",
     "VelocityWeighting",
     "Weighting",
-=======
-    "VariationalBound",
->>>>>>> diffuse
     "adaptive",
     "alpha_bar_of_sigma",
     "consistency",
