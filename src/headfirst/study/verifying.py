@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -215,8 +216,8 @@ def load_sampler(spec: str) -> tuple[str, Callable[..., Tensor]]:
     assert made.loader is not None
     module = importlib.util.module_from_spec(made)
     made.loader.exec_module(module)
-    found = getattr(module, name, None)
-    if not callable(found):
+    found: Any = getattr(module, name, None)
+    if not isinstance(found, Callable):
         raise InputError(f"--sampler {spec!r}: {file} has no function {name}")
     return name, found
 

@@ -21,12 +21,12 @@ class GaussianMixture:
 
     Attributes:
         means: (K, D).
-        stds: (K,) s_k, positive, or (K, D), one for each coordinate.
-        weights: (K,) w_k, positive; their sum is made 1.
+        stds: Tensor
+    weights: (K,) w_k, positive; their sum is made 1.
     """
 
     means: Float[Tensor, "k d"]
-    stds: (
+    stds: Tensor
         Float[
             Tensor,
             (
