@@ -21,20 +21,12 @@ class GaussianMixture:
 
     Attributes:
         means: (K, D).
-        stds: Tensor
-    weights: (K,) w_k, positive; their sum is made 1.
+        stds: (K,) s_k, positive, or (K, D), one for each coordinate.
+        weights: (K,) w_k, positive; their sum is made 1.
     """
 
     means: Float[Tensor, "k d"]
     stds: Tensor
-        Float[
-            Tensor,
-            (
-                k  # d
-            ),
-        ]
-        | Float[Tensor, " k"]
-    )
     weights: Float[Tensor, " k"] | None = None
 
     def __post_init__(self) -> None:
