@@ -57,7 +57,7 @@ def image_weights(levels: Sequence[float], order: int) -> list[list[float]]:
     P is a polynomial in √σ: D settles as σ falls to 0, where λ goes on for ever and a polynomial in it runs away.
     """
     return [
-        _weights(places, s, t, lambda u, h=math.log(s / t): np.exp(u - h), np.sqrt)
+        _weights(places, s, t, lambda u, ratio=t / s: ratio * np.exp(u), np.sqrt)
         for s, t, places in _steps(levels, order)
     ]
 
