@@ -17,6 +17,7 @@ from headfirst.generate.diffusion.levels import (
     zero_terminal_snr,
 )
 from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
+from headfirst.generate.diffusion.loss import diffusion_loss
 from headfirst.generate.diffusion.mixture import GaussianMixture
 from headfirst.generate.diffusion.network import DiffusionNetwork
 from headfirst.generate.diffusion.noise import normal_like, streams
@@ -28,7 +29,7 @@ from headfirst.generate.diffusion.parameterisations import (
     vp_denoiser,
     x0_from,
 )
-from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
+from headfirst.generate.diffusion.recipe import Diffusion
 from headfirst.generate.diffusion.samplers import (
     AdaptiveSample,
     adaptive,
