@@ -2,6 +2,7 @@
 
     PYTHON bench/diffusers_peer.py write FOLDER     one folder a configuration, with inputs and outputs beside it
     PYTHON bench/diffusers_peer.py read FOLDER      prints, as JSON, what each folder's network makes of the same inputs
+    PYTHON bench/diffusers_peer.py golden FILE      writes what the tests hold ours against, as JSON
 
 The weights are not trained: each is a sine of its position, so that they can be made again without a file.
 """
@@ -50,7 +51,7 @@ def main() -> None:
     command, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
     _import_torchvision()
-    {"write": write, "read": read}[command](folder)
+    {"write": write, "read": read, "golden": golden}[command](folder)
 
 
 def write(folder: Path) -> None:
@@ -90,6 +91,40 @@ def read(folder: Path) -> None:
             "scheduler": dict(pipeline.scheduler.config),
         }
     print(json.dumps(found))
+
+
+SCHEDULERS: list[dict[str, object]] = [
+    {"_class_name": "DDPMScheduler"},
+    {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 0.012},
+    {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
+    {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    {"_class_name": "DDPMScheduler", "trained_betas": [0.01, 0.02, 0.04, 0.3], "num_train_timesteps": 4},
+    {"_class_name": "HeunDiscreteScheduler"},
+    {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True},
+]
+
+
+def golden(file: Path) -> None:
+    """Every seventh number of each network's answer, and five ᾱ of each scheduler."""
+    import diffusers
+
+    networks, schedulers = [], []
+    for name, shape in SHAPES.items():
+        network = diffusers.UNet2DModel(**shape).eval()
+        network.load_state_dict(sines(network.state_dict()))
+        given = inputs(shape)
+        with torch.inference_mode():
+            out = network(given["x"], given["t"], given.get("labels")).sample
+        few = [float(f"{value:.7g}") for value in out.flatten()[::7].tolist()]
+        names = sorted(network.state_dict())
+        networks.append({"name": name, "config": shape, "weights": len(names), "some": names[::9], "out": few})
+    for config in SCHEDULERS:
+        scheduler = getattr(diffusers, str(config["_class_name"])).from_config(config)
+        steps = [round(share * (len(scheduler.alphas_cumprod) - 1)) for share in (0, 0.25, 0.5, 0.75, 1)]
+        alphas_bar = [float(f"{float(scheduler.alphas_cumprod[t]):.7g}") for t in steps]
+        schedulers.append({"config": config, "steps": steps, "alphas_bar": alphas_bar})
+    version = diffusers.__version__
+    file.write_text(json.dumps({"diffusers": version, "networks": networks, "schedulers": schedulers}) + "\n")
 
 
 def sines(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -189,7 +189,12 @@ def _k_runs(file: Any, names: list[str], steps: list[int]) -> list[dict[str, Any
                 for family, function in K_DIFFUSION.items():
                     mixture = Mixture(file, name)
                     more = {"eta": 0.0, "noise_sampler": lambda *_: 0.0} if "sde" in function else {}
-                    run = {"family": family, "grid": grid, "steps": n, "mixture": name,}
+                    run = {
+                        "family": family,
+                        "grid": grid,
+                        "steps": n,
+                        "mixture": name,
+                    }
                     try:
                         sample = getattr(sampling, function)
                         x = sample(_per_image(mixture), x0 + levels[0] * noise, levels, disable=True, **more)

@@ -91,7 +91,11 @@ def units(name: str) -> Tensor:
 def grids() -> dict[str, Callable[[int], Tensor]]:
     alphas_bar = linear_alphas_bar(1000)
     vp = {spacing: lambda n, spacing=spacing: vp_sigmas(alphas_bar, n, spacing) for spacing in SPACINGS}
-    return {**vp, "karras": lambda n: to_zero(karras_sigmas(n)), "karras, without the last": lambda n: karras_sigmas(n + 1)}
+    return {
+        **vp,
+        "karras": lambda n: to_zero(karras_sigmas(n)),
+        "karras, without the last": lambda n: karras_sigmas(n + 1),
+    }
 
 
 def write(path: Path) -> None:

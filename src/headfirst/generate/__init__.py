@@ -12,6 +12,7 @@ from headfirst.generate.adversarial_game import (
 )
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
+from headfirst.generate.diffusion import load_diffusers, save_diffusers
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
@@ -117,6 +118,7 @@ __all__ = [
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
     "linear_path",
+    "load_diffusers",
     "load_generator",
     "load_translator",
     "logistic_kl",
@@ -135,6 +137,7 @@ __all__ = [
     "reparameterised",
     "restyle",
     "saturating_loss",
+    "save_diffusers",
     "spherical_path",
     "traverse",
 ]

@@ -168,9 +168,7 @@ class DiffusersUNet(nn.Module):
             arriving = [before, *[width] * layers]
             met = [*[width] * layers, rising[min(i + 1, len(widths) - 1)]]
             wide = [a + m for a, m in zip(arriving, met, strict=True)]
-            self.up_blocks.append(
-                _Block(shape, wide, width, attention=kind.startswith("Attn"), up=i < len(widths) - 1)
-            )
+            self.up_blocks.append(_Block(shape, wide, width, attention=kind.startswith("Attn"), up=i < len(widths) - 1))
             before = width
         self.conv_norm_out = nn.GroupNorm(shape.norm_num_groups, widths[0], eps=shape.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], shape.out_channels, 3, padding=1)

@@ -3,6 +3,9 @@
 Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `Denoiser` guesses x₀ from x and σ.
 """
 
+from headfirst.generate.diffusion.diffusers_layout import load_diffusers, save_diffusers
+from headfirst.generate.diffusion.diffusers_network import DiffusersNetwork, recognised
+from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler, read_scheduler
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.levels import (
     alpha_bar_of_sigma,
@@ -60,6 +63,8 @@ from headfirst.generate.diffusion.schedules import (
 __all__ = [
     "AdaptiveSample",
     "CosineSchedule",
+    "DiffusersNetwork",
+    "DiffusersScheduler",
     "DiscreteSchedule",
     "GaussianMixture",
     "KarrasSchedule",
@@ -88,6 +93,7 @@ __all__ = [
     "heun_churn",
     "karras_sigmas",
     "linear_alphas_bar",
+    "load_diffusers",
     "log_snr_uniform_sigmas",
     "normal_like",
     "plms",
@@ -95,7 +101,10 @@ __all__ = [
     "preconditioned",
     "preconditioning",
     "prediction_of",
+    "read_scheduler",
+    "recognised",
     "reverse_sde",
+    "save_diffusers",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",
     "spaced_timesteps",

@@ -143,9 +143,7 @@ def _weights(directory: Path) -> dict[str, Tensor]:
 
 def _new_name(name: str) -> str:
     """Of attention, whose layers had other names before 2023."""
-    return re.sub(
-        r"(attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)", lambda m: m[1] + _OLD_NAMES[m[2]], name
-    )
+    return re.sub(r"(attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)", lambda m: m[1] + _OLD_NAMES[m[2]], name)
 
 
 NETWORKS["diffusers"] = DiffusersNetwork

@@ -167,7 +167,9 @@ def require_declared(network: DiffusersNetwork) -> None:
     def predict(x: Tensor, t: Tensor) -> Tensor:
         out = network.predict(x, t, labels)
         if not bool(out.isfinite().all()):
-            raise InputError(f"the network must return finite numbers, it does not at step {float(t):g}; train it again")
+            raise InputError(
+                f"the network must return finite numbers, it does not at step {float(t):g}; train it again"
+            )
         return out
 
     with torch.inference_mode():
@@ -215,4 +217,3 @@ def recognised(
     if abs(of_noise) < 0.3 and abs(of_half) < 0.3 and 0.8 < of_image < 1.2:
         return "x0"
     return None
-
