@@ -38,7 +38,7 @@ SHAPES: dict[str, dict[str, object]] = {
         "act_fn": "gelu", "attention_head_dim": 4, "out_channels": 6, "time_embedding_dim": 24,
     },
     "fourier": {
-        "sample_size": [8, 12], **BLOCKS, "time_embedding_type": "fourier", "mid_block_scale_factor": 1.41,
+        "sample_size": 12, **BLOCKS, "time_embedding_type": "fourier", "mid_block_scale_factor": 1.41,
         "center_input_sample": True, "act_fn": "mish", "attn_norm_num_groups": 8,
     },
     "no-attention": {"sample_size": 8, **BLOCKS, "add_attention": False, "act_fn": "relu",

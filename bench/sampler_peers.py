@@ -1,7 +1,7 @@
 """The other sides of `sampling_error.py` and `sampling_overhead.py`: samplers of diffusers and of k-diffusion.
 
     PYTHON bench/sampler_peers.py errors diffusers|k-diffusion FILE OUT   samples of the mixtures in FILE, both .npz
-    PYTHON bench/sampler_peers.py overhead FAMILY BATCH STEPS REPEATS     answers with seconds (`turns.serve`)
+    PYTHON bench/sampler_peers.py overhead STEPS                         answers with each family's seconds
 
 Nothing of ours is needed: the exact denoiser of a mixture is here, its numbers come in the file.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +84,7 @@ def errors(which: str, path: str, out: str) -> None:
     np.savez(out, **{str(i): run.pop("x").numpy() for i, run in enumerate(runs) if "x" in run})
     packages = ("diffusers",) if which == "diffusers" else ("k-diffusion", "torchdiffeq", "torchsde")
     about = {name: importlib.metadata.version(name) for name in (*packages, "torch")}
-    levels = _diffusers_levels(2 * max(steps)) if which == "diffusers" else {}
+    levels = _diffusers_levels(max(steps) + 8) if which == "diffusers" else {}
     print(json.dumps({"runs": runs, "versions": about, "levels": levels}))
 
 
@@ -240,27 +241,43 @@ def k_sampling() -> Any:
     return k_diffusion.sampling
 
 
-def overhead(family: str, batch: str, steps: str, repeats: str) -> None:
+def overhead(steps: str) -> None:
     """The usual loop with a network that costs nothing."""
     from turns import serve
 
     _import_torchvision()
+    versions = {name: importlib.metadata.version(name) for name in ("diffusers", "torch")}
+    serve(lambda: timed(_loop, int(steps)), versions=versions)
+
+
+def _loop(family: str, x: Tensor, answer: Tensor, steps: int) -> None:
     scheduler = scheduler_of(family, "trailing")
-    x = torch.randn(int(batch), 3, 32, 32)
-    answer = torch.randn_like(x)
     more = {"generator": torch.Generator().manual_seed(0)} if family == "ddpm" else {}
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        scheduler.scale_model_input(x, t)
+        x = scheduler.step(answer, t, x, **more).prev_sample
 
-    def run() -> int:
-        with torch.inference_mode():
-            for _ in range(int(repeats)):
-                scheduler.set_timesteps(int(steps))
-                sample = x
-                for t in scheduler.timesteps:
-                    scheduler.scale_model_input(sample, t)
-                    sample = scheduler.step(answer, t, sample, **more).prev_sample
-        return len(scheduler.timesteps)
 
-    serve(run, versions={name: importlib.metadata.version(name) for name in ("diffusers", "torch")})
+OVERHEAD = ("euler", "ddim", "heun", "dpm_pp_2m", "dpm_pp_3m", "plms", "ddpm")
+REPEATS = {1: 8, 64: 2}
+"""Images at once → samples a round."""
+
+
+def timed(loop: Callable[[str, Tensor, Tensor, int], None], steps: int) -> dict[str, float]:
+    """Microseconds a step of every family, at each number of 3 x 32 x 32 images."""
+    found = {}
+    for family in OVERHEAD:
+        for batch, repeats in REPEATS.items():
+            x = torch.randn(batch, 3, 32, 32)
+            answer = torch.randn_like(x)
+            with torch.inference_mode():
+                loop(family, x, answer, steps)
+                begin = time.process_time()
+                for _ in range(repeats):
+                    loop(family, x, answer, steps)
+            found[f"{family}, {batch}"] = (time.process_time() - begin) * 1e6 / (repeats * steps)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python bench/sampling_error.py --diffusers-python PATH --k-diffusion-python PATH
 
-Every method starts from the same points and is held against the probability flow from there, solved by DOP853 to 1e-11;
+Every method starts from the same points and is held against the probability flow from there, solved by DOP853 to 1e-9;
 the error is the root mean square of a coordinate. Ours runs on the levels of the other side's own scheduler, with the
 most steps that ask the network no more often. Goals: never worse, and better at the third order; our adaptive sampler
 asks less often than k-diffusion's at equal error.
@@ -31,8 +31,8 @@ from headfirst.generate.diffusion import GaussianMixture, karras_sigmas, linear_
 from headfirst.generate.diffusion.levels import SPACINGS
 
 PEER = Path(__file__).with_name("sampler_peers.py")
-STEPS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
-POINTS = 64
+STEPS = (4, 6, 8, 12, 16, 24, 32, 64)
+POINTS = 32
 TOLERANCES = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 ADAPTIVE = (0.002, 80.0)
 FLOOR = 1e-5
@@ -63,13 +63,13 @@ def main() -> None:
 
 @cache
 def mixtures() -> dict[str, GaussianMixture]:
-    """Of 2 and of 48 dimensions, about as large and as spread as images in [-1, 1]."""
+    """Of 2 and of 16 dimensions, about as large and as spread as images in [-1, 1]."""
     random = np.random.default_rng(0)
     angle = np.arange(8) * np.pi / 4
     ring = 0.7 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return {
         "2-D": _mixture(ring, np.tile([0.2, 0.1], (8, 1)), np.arange(1, 9) / 36),
-        "48-D": _mixture(random.uniform(-0.6, 0.6, (10, 48)), random.uniform(0.05, 0.4, (10, 48)), np.full(10, 0.1)),
+        "16-D": _mixture(random.uniform(-0.6, 0.6, (8, 16)), random.uniform(0.05, 0.4, (8, 16)), np.full(8, 1 / 8)),
     }
 
 
@@ -148,28 +148,32 @@ def our_error(run: dict[str, Any], levels: Callable[[int], Tensor | None], budge
     sampler, mixture = getattr(diffusion, run["family"]), mixtures()[run["mixture"]]
     for n in range(min(budget, 2 * max(STEPS)), 0, -1):
         sigmas = levels(n)
-        if sigmas is None or len(sigmas) < 2:
+        if sigmas is None or len(sigmas) < 2 or asked_by(run["family"], len(sigmas), float(sigmas[-1]) == 0) > budget:
             continue
         x0, noise = units(run["mixture"])
-        asked = [0]
-
-        def counted(x: Tensor, sigma: Tensor, asked: list[int] = asked) -> Tensor:
-            asked[0] += 1
-            if asked[0] > budget:
-                raise OverflowError
-            return mixture(x, sigma)
-
-        try:
-            x = sampler(counted, x0 + sigmas[0] * noise, sigmas)
-        except OverflowError:
-            continue
-        return error_of(run["mixture"], x, sigmas)
+        return error_of(run["mixture"], sampler(mixture, x0 + sigmas[0] * noise, sigmas), sigmas)
     return None
+
+
+@cache
+def asked_by(family: str, num_levels: int, to_zero: bool) -> int:
+    """How often a sampler asks, counted on one number."""
+    asked = 0
+
+    def counted(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return x
+
+    sigmas = torch.arange(num_levels, 0, -1, dtype=torch.float64) - float(to_zero)
+    getattr(diffusion, family)(counted, torch.ones(1, 1), sigmas)
+    return asked
 
 
 def error_of(name: str, x: Tensor, levels: Tensor | None) -> float:
     assert levels is not None
-    return rounded((x - reference(name, float(levels[0]), float(levels[-1]))).square().mean().sqrt())
+    begin, end = (float(np.float32(float(level))) for level in (levels[0], levels[-1]))
+    return rounded((x - reference(name, begin, end)).square().mean().sqrt())
 
 
 @cache
@@ -183,7 +187,7 @@ def reference(name: str, begin: float, end: float) -> Tensor:
 
     low = max(end, 1e-6)
     start = (x0 + begin * noise).flatten().numpy()
-    solved = solve_ivp(slope, (np.log(begin), np.log(low)), start, method="DOP853", rtol=1e-11, atol=1e-12)
+    solved = solve_ivp(slope, (np.log(begin), np.log(low)), start, method="DOP853", rtol=1e-9, atol=1e-10)
     return torch.from_numpy(solved.y[:, -1]).view_as(x0)
 
 
@@ -230,7 +234,7 @@ def adaptive_compared(about: dict[str, Any], samples: Any) -> dict[str, Any]:
     for name, mixture in mixtures().items():
         x0, noise = units(name)
         ours = []
-        for rtol in np.geomspace(1, 1e-9, 37):
+        for rtol in np.geomspace(1, 1e-7, 22):
             got = diffusion.adaptive(mixture, x0 + high * noise, high, low, rtol=float(rtol))
             ours.append((error_of(name, got.sample, torch.tensor([high, low])), got.num_evaluations))
         ours.sort()

@@ -254,7 +254,7 @@ def test_another_prediction_than_declared_is_refused(tmp_path, monkeypatch):
         (
             {"weights": {name: value * float("nan") for name, value in untrained(UNET).items()}},
             InputError,
-            "finite numbers, it does not at step 999",
+            "finite numbers, at step 999 it does not",
         ),
     ],
 )

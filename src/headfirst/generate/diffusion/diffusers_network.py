@@ -168,7 +168,7 @@ def require_declared(network: DiffusersNetwork) -> None:
         out = network.predict(x, t, labels)
         if not bool(out.isfinite().all()):
             raise InputError(
-                f"the network must return finite numbers, it does not at step {float(t):g}; train it again"
+                f"the network must return finite numbers, at step {float(t):g} it does not; is it damaged?"
             )
         return out
 
