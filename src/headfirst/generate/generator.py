@@ -62,7 +62,7 @@ class Generator:
     """A trained generator.
 
     Attributes:
-        kind: vae, gan or diffusion.
+        kind: vae, gan, diffusion or diffusers.
         network: a `GeneratorNetwork`, in eval mode on the CPU.
         classes: names in label order; empty without classes.
         shares: of each class among the training images.
@@ -199,12 +199,16 @@ class Generator:
 
 
 def load_generator(directory: str | Path) -> Generator:
-    """Read what `Generator.save` wrote.
+    """Read what `Generator.save` wrote, or a folder of diffusers (see `load_diffusers`).
 
     Raises:
         InputError: there is no generator.
         ArtefactError: the files are damaged, or of a later version.
     """
+    if (Path(directory) / "model_index.json").is_file():
+        from headfirst.generate.diffusion.diffusers_layout import load_diffusers  # which imports this file
+
+        return load_diffusers(directory)
     return read_model(
         directory,
         network=lambda about: NETWORKS[about["kind"]](**about["network"]),

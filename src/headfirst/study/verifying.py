@@ -223,7 +223,7 @@ def load_sampler(spec: str) -> tuple[str, Callable[..., Tensor]]:
 
 
 def _network(generator: Generator):
-    if generator.kind != "diffusion":
+    if not hasattr(generator.network, "denoiser"):
         raise InputError(f"a {generator.kind} makes an image in one step: give a diffusion model")
     return generator.network
 

@@ -4,6 +4,9 @@ Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `
 """
 
 from headfirst.generate.diffusion.choice import Choice, Trial, choose_sampling, end_of_path, relative_errors
+from headfirst.generate.diffusion.diffusers_layout import load_diffusers, save_diffusers
+from headfirst.generate.diffusion.diffusers_network import DiffusersNetwork, recognised
+from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler, read_scheduler
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
@@ -84,6 +87,8 @@ __all__ = [
     "Augmentation",
     "Choice",
     "CosineSchedule",
+    "DiffusersNetwork",
+    "DiffusersScheduler",
     "Diffusion",
     "DiffusionNetwork",
     "DiscreteSchedule",
@@ -131,6 +136,7 @@ __all__ = [
     "heun_churn",
     "karras_sigmas",
     "linear_alphas_bar",
+    "load_diffusers",
     "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
@@ -142,8 +148,11 @@ __all__ = [
     "preconditioning",
     "prediction_of",
     "read_order",
+    "read_scheduler",
+    "recognised",
     "relative_errors",
     "reverse_sde",
+    "save_diffusers",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",
     "spaced_timesteps",
