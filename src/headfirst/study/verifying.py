@@ -115,16 +115,17 @@ def choose_for(
         InputError: no diffusion model; a tolerance that nothing meets.
     """
     network = _network(generator)
-    how = like or network.sampling
+    how = like or getattr(network, "sampling", Sampling())
     labels = _labels(generator, seed, label)
-    denoiser = network.denoiser(labels, guidance=how.guidance, rescale=how.rescale, interval=how.interval)
+    guided = {"guidance": how.guidance, "rescale": how.rescale, "interval": how.interval} if how.guidance != 1 else {}
+    denoiser = network.denoiser(labels, **guided)
     return choose_sampling(
         denoiser,
         _noise(network, seed),
         network.sigma_max,
         network.sigma_min,
         tolerance=tolerance,
-        sigma_data=network.sigma_data,
+        sigma_data=_spread(network),
         like=how,
         progress=progress,
     )
@@ -151,7 +152,7 @@ def verify_generator(
         InputError: no diffusion model; levels that do not fall.
     """
     network = copy.deepcopy(_network(generator)).double()
-    low, high, spread = network.sigma_min, network.sigma_max, network.sigma_data
+    low, high, spread = network.sigma_min, network.sigma_max, _spread(network)
     labels, x = _labels(generator, seed, None), _noise(network, seed)[:FEW]
     denoiser, alone = (network.denoiser(None if labels is None else labels[:n]) for n in (FEW, 1))
     own = None if levels is None else _checked(levels)
@@ -228,6 +229,11 @@ def _network(generator: Generator):
     return generator.network
 
 
+def _spread(network) -> float:
+    """σ_d; a foreign model does not say, and images in [-1, 1] have about ½."""
+    return getattr(network, "sigma_data", 0.5)
+
+
 def _labels(generator: Generator, seed: int, label: int | None) -> Tensor | None:
     return generator.labels(seed, np.arange(IMAGES), label) if generator.classes else None
 
@@ -252,11 +258,11 @@ def _on_levels(
     """From the first of the user's levels to their end."""
     at = x * (levels[0] / network.sigma_max)
     last = float(levels[-1]) or float(levels[-2])
-    exact, _ = end_of_path(denoiser, at, float(levels[0]), last, rtol=EXACT, sigma_data=network.sigma_data)
+    exact, _ = end_of_path(denoiser, at, float(levels[0]), last, rtol=EXACT, sigma_data=_spread(network))
     to_end = to_zero(levels) if levels[-1] > 0 else levels
     errors = {
         name: bootstrap_interval(
-            relative_errors(run(denoiser, at, to_end), exact, network.sigma_data)[None], seed=0, bounds=(0.0, 1e9)
+            relative_errors(run(denoiser, at, to_end), exact, _spread(network))[None], seed=0, bounds=(0.0, 1e9)
         )
         for name, run in samplers.items()
     }
@@ -267,7 +273,7 @@ def _gap(network, images: Pictures, levels: Tensor, seed: int, progress: Progres
     """On images with noise of σ_min, which the flow's density is of."""
     num = min(LIKELY, len(images))
     pixels = 2 * images.batch(np.arange(num)).double() - 1
-    low, high, spread, dim = network.sigma_min, network.sigma_max, network.sigma_data, network.noise_dim
+    low, high, spread, dim = network.sigma_min, network.sigma_max, _spread(network), network.noise_dim
     noise = keyed_normal(seed, _LABEL, np.arange(num)[:, None], np.arange(dim))
     noisy = pixels + low * torch.from_numpy(noise).view_as(pixels)
     labels = torch.from_numpy(images.labels[:num]) if network.num_classes and (images.labels[:num] >= 0).all() else None
