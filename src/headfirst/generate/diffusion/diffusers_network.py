@@ -7,7 +7,7 @@ Shape letters: N images, C channels, S pixels a side, Z = C · S · S.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from headfirst.errors import InputError
 from headfirst.generate.diffusion.diffusers_scheduler import read_scheduler
 from headfirst.generate.diffusion.levels import karras_sigmas, to_zero, vp_sigmas
-from headfirst.generate.diffusion.noise import Streams
+from headfirst.generate.diffusion.noise import ON_THE_WAY, streams
 from headfirst.generate.diffusion.parameterisations import vp_denoiser
 from headfirst.generate.diffusion.samplers import dpm_pp_2m
 from headfirst.generate.diffusion.schedules import DiscreteSchedule
@@ -127,13 +127,15 @@ class DiffusersNetwork(nn.Module):
         noise: Float[Tensor, "n z"],
         labels: Int[Tensor, " n"] | None,
         sampling: Sampling | None = None,
-        generator: Streams = None,
+        *,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
     ) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise.
 
         Args:
             sampling: None is `dpm_pp_2m` in `STEPS` steps.
-            generator: one for each image, for what draws noise on the way.
+            seed, indices: (N,) of the images, 0 … N - 1 if None: the key of what each draws on the way.
 
         Raises:
             InputError: guidance: the network has no "no class" to be guided away from.
@@ -147,8 +149,10 @@ class DiffusersNetwork(nn.Module):
         if sampling is not None:
             levels = sampling.sigmas(self.sigma_min, self.sigma_max)
         run = dpm_pp_2m if sampling is None else sampling.run
+        places = range(len(noise)) if indices is None else indices
+        own = streams(seed, places, ON_THE_WAY) if sampling is not None and sampling.random else None
         x = float(levels[0]) * noise.double().unflatten(1, (self.channels, self.size, self.size))
-        return ((run(self.denoiser(labels), x, levels, generator=generator) + 1) / 2).clamp(0, 1)
+        return ((run(self.denoiser(labels), x, levels, generator=own) + 1) / 2).clamp(0, 1)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from headfirst.errors import InputError
 from headfirst.generate.diffusion.guidance import guided
-from headfirst.generate.diffusion.noise import streams
+from headfirst.generate.diffusion.noise import ON_THE_WAY, streams
 from headfirst.generate.diffusion.parameterisations import preconditioning
 from headfirst.generate.diffusion.sampling import Sampling
 from headfirst.generate.generator import NETWORKS
@@ -26,7 +26,6 @@ from headfirst.types import Denoiser
 
 SIDES = (8, 64)
 """Smallest and largest side of an image."""
-_ON_THE_WAY = 79  # stream of the keyed generator
 _LEAST_TOLD = -20.0  # of c_noise, which no level ends in
 SHAPES = {shape.name: shape for shape in (UNetShape, DiTShape)}
 
@@ -178,7 +177,7 @@ class DiffusionNetwork(nn.Module):
         denoiser = self.denoiser(labels, guidance=how.guidance, rescale=how.rescale, interval=how.interval)
         x = sigmas[0] * noise.double().unflatten(1, (self.channels, self.size, self.size))
         places = range(len(noise)) if indices is None else indices
-        own = streams(seed, places, _ON_THE_WAY) if how.random else None
+        own = streams(seed, places, ON_THE_WAY) if how.random else None
         return ((how.run(denoiser, x, sigmas, generator=own) + 1) / 2).clamp(0, 1)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:

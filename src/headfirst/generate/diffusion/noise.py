@@ -14,6 +14,9 @@ from torch import Generator, Tensor
 from headfirst.errors import InputError
 from headfirst.randomness import keyed_bits
 
+ON_THE_WAY = 79
+"""Stream of the keyed generator of what an image draws while it is sampled."""
+
 Streams = Generator | Sequence[Generator] | None
 """One generator for the whole batch, one for each image, or None for torch's own."""
 
