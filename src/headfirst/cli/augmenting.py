@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from headfirst.data import ImageSet
     from headfirst.study import Augmented, GeneratorRecipe
 
-GENERATORS = ("vae", "gan")
+GENERATORS = ("vae", "gan", "diffusion")
 LEAST_STEPS = 1000
 """Of each training of a generator, where nobody says how many epochs: few images make short epochs."""
 
 
 def augment(
     data: DataArgument,
-    generator: Annotated[str, typer.Option(help="What makes the images: vae or gan.")] = "vae",
+    generator: Annotated[str, typer.Option(help="What makes the images: vae, gan or diffusion.")] = "vae",
     epochs: Annotated[
         int | None, typer.Option(help="Of each training of the generator. Default: at least 1,000 steps.")
     ] = None,
@@ -117,8 +117,9 @@ def _learned_from(images: ImageSet, shots: int | None, folds: int) -> int:
 
 def _maker(name: str, epochs: int | None, num: int) -> GeneratorRecipe:
     from headfirst.generate import GAN, VAE
+    from headfirst.generate.diffusion import Diffusion
 
-    recipe = {"vae": VAE, "gan": GAN}[name]()
+    recipe = {"vae": VAE, "gan": GAN, "diffusion": Diffusion}[name]()
     least = -(-LEAST_STEPS // max(1, num // recipe.batch_size))
     return replace(recipe, epochs=max(recipe.epochs, least) if epochs is None else epochs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,10 +27,12 @@ from headfirst.cli.options import (
 from headfirst.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from headfirst.generate import Generator
+    from headfirst.generate.diffusion import Sampling
     from headfirst.study import GeneratorScores
     from headfirst.types import Samples
 
-MODELS = ("vae", "gan")
+MODELS = ("vae", "gan", "diffusion")
 SHOWN = 5
 
 app = typer.Typer(
@@ -44,7 +47,7 @@ ModelArgument = Annotated[Path, typer.Argument(help="A folder that generate trai
 @app.command()
 def train(
     data: Annotated[str, typer.Argument(help="A folder of images, labelled or not, a manifest, or 'digits'.")],
-    model: Annotated[str, typer.Option(help=f"{' or '.join(MODELS)}.")] = "vae",
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "vae",
     minutes: Annotated[float | None, typer.Option(help="Choose the epochs so that training ends in this time.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: the model's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. Default: the model's.")] = None,
@@ -109,6 +112,13 @@ def sample(
     ] = None,
     seed: SeedOption = 0,
     start: Annotated[int, typer.Option(help="The first image of the seed: 64 goes on after --num 64.")] = 0,
+    sampler: Annotated[
+        str | None, typer.Option(help="How a diffusion model draws them, such as heun or ddim. Default: its own way.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Levels of noise on the way, for a diffusion model.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Of a diffusion model: above 1, images more typical of their class, and fewer.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="A new or empty folder; class folders of PNG files.")] = Path(
         "headfirst-samples"
     ),
@@ -120,16 +130,20 @@ def sample(
 
     Image i of a seed is the same, bit for bit, however many are asked for.
     """
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps must be at least 1, got {steps}; 20 is usual")
     new_folder(out)
     from headfirst.generate import load_generator
     from headfirst.study import write_samples
 
     generator = load_generator(model)
     label = None if class_ is None else generator.label_of(class_)
+    sampling = _sampling(generator, method=sampler, num_steps=steps, guidance=guidance)
     where = resolve_device(device)
     with progress_display(quiet=quiet) as progress:
-        samples = generator.sample(num, seed=seed, label=label, start=start, device=where, progress=progress)
-    about = write_samples(samples, generator, out)
+        samples = generator.sample(num, seed=seed, label=label, start=start, sampling=sampling, device=where,
+                                   progress=progress)  # fmt: skip
+    about = write_samples(samples, generator, out, sampling=sampling)
     if as_json:
         say(json.dumps(about, indent=1))
         return
@@ -206,9 +220,20 @@ def new_folder(out: Path) -> None:
 def _recipe(model: str, **given: Any) -> Any:
     """The model's recipe; what was not given is its own."""
     from headfirst.generate import GAN, VAE
+    from headfirst.generate.diffusion import Diffusion
 
-    kinds: dict[str, Any] = {"vae": VAE, "gan": GAN}
+    kinds: dict[str, Any] = {"vae": VAE, "gan": GAN, "diffusion": Diffusion}
     return kinds[model](**{name: value for name, value in given.items() if value is not None})
+
+
+def _sampling(generator: Generator, **given: Any) -> Sampling | None:
+    """The generator's own way of sampling with what was given in its place; None where nothing was."""
+    from headfirst.generate.diffusion import Sampling
+
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if not wanted:
+        return None
+    return replace(getattr(generator.network, "sampling", None) or Sampling(), **wanted)
 
 
 def _clear_growth(out: Path) -> None:

@@ -12,6 +12,7 @@ from headfirst.generate.adversarial_game import (
 )
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
+from headfirst.generate.diffusion import Diffusion, Sampling
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
@@ -72,6 +73,7 @@ __all__ = [
     "SATURATING",
     "VAE",
     "BernoulliDecoder",
+    "Diffusion",
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "EvidenceBound",
@@ -93,6 +95,7 @@ __all__ = [
     "PointGenerator",
     "Posterior",
     "Rules",
+    "Sampling",
     "Translated",
     "Translator",
     "bernoulli_log_likelihood",

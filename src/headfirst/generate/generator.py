@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -28,8 +28,12 @@ from headfirst.nn.storage import weights_sha256
 from headfirst.randomness import keyed_normal, keyed_uniform
 from headfirst.types import Progress, Samples, silent
 
+if TYPE_CHECKING:
+    from headfirst.generate.diffusion.sampling import Sampling
+
 SAMPLE_BATCH = 64
-"""The network always runs on so many images, image i of a seed in row i mod 64: its bits depend on no other."""
+"""A network always runs on so many images, or on its own `sample_batch`, image i of a seed in row i mod 64: its bits
+depend on no other."""
 
 NETWORKS: dict[str, Any] = {"vae": VAENetwork.from_config}
 """Kind → what builds its network from `config`."""
@@ -58,7 +62,7 @@ class Generator:
     """A trained generator.
 
     Attributes:
-        kind: vae or gan.
+        kind: vae, gan or diffusion.
         network: a `GeneratorNetwork`, in eval mode on the CPU.
         classes: names in label order; empty without classes.
         shares: of each class among the training images.
@@ -87,6 +91,7 @@ class Generator:
         seed: int = 0,
         label: int | None = None,
         start: int = 0,
+        sampling: Sampling | None = None,
         device: str = "cpu",
         progress: Progress = silent,
     ) -> Samples:
@@ -94,27 +99,36 @@ class Generator:
 
         Args:
             label: the class of all of them; None draws each image's by the classes' shares.
+            sampling: how a diffusion model draws them; None is its own way.
 
         Raises:
-            InputError: numbers that cannot be, a class that is not there or had no training image.
+            InputError: numbers that cannot be, a class that is not there or had no training image; a way of sampling
+                for a model that has one alone, or guidance without classes.
         """
         if num < 1 or start < 0 or seed < 0:
             raise InputError(f"num must be at least 1, start and seed at least 0, got {num}, {start} and {seed}")
         self._require(label)
+        if sampling is not None:
+            self._require_sampling(sampling)
         network = self.network.to(device).eval()
         parts, labels = [], []
-        first, last = start // SAMPLE_BATCH, (start + num - 1) // SAMPLE_BATCH
+        size = getattr(network, "sample_batch", SAMPLE_BATCH)
+        first, last = start // size, (start + num - 1) // size
         for block in range(first, last + 1):
-            indices = np.arange(block * SAMPLE_BATCH, (block + 1) * SAMPLE_BATCH)
+            indices = np.arange(block * size, (block + 1) * size)
             noise = torch.from_numpy(keyed_normal(seed, _NOISE, indices[:, None], np.arange(network.noise_dim)))
             of = self._labels(seed, indices, label)
+            given = (noise.float().to(device), of.to(device) if self.classes else None)
             with torch.inference_mode():
-                images = network(noise.float().to(device), of.to(device) if self.classes else None)
+                if hasattr(network, "draw"):
+                    images = network.draw(*given, sampling, seed=seed, indices=indices.tolist())
+                else:
+                    images = network(*given)
             parts.append(as_rgb(images).cpu())
             labels.append(of)
-            progress("sampling", min((block + 1 - first) * SAMPLE_BATCH, num), num)
+            progress("sampling", min((block + 1 - first) * size, num), num)
         self.network.to("cpu")
-        rows = slice(start - first * SAMPLE_BATCH, start - first * SAMPLE_BATCH + num)
+        rows = slice(start - first * size, start - first * size + num)
         return Samples(
             pixels=torch.cat(parts)[rows].clone(),
             labels=torch.cat(labels)[rows],
@@ -163,6 +177,15 @@ class Generator:
             )
         if self.shares[label] == 0:
             raise InputError(f"class {self.classes[label]!r} had no training image, so it cannot be sampled; add some")
+
+    def _require_sampling(self, sampling: Sampling) -> None:
+        if not hasattr(self.network, "draw"):
+            raise InputError(f"a {self.kind} makes an image in one step: samplers, steps and guidance are diffusion's")
+        if sampling.guidance != 1 and not self.classes:
+            raise InputError(
+                f"guidance goes towards a class, and the generator was trained without any: it must be 1, got "
+                f"{sampling.guidance:g}"
+            )
 
     def _labels(self, seed: int, indices: np.ndarray, label: int | None) -> Tensor:
         if not self.classes:

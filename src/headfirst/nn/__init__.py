@@ -18,6 +18,7 @@ from headfirst.nn.classifier import ImageClassifier, UnitLinear, linear_head, ra
 from headfirst.nn.contrastive import contrastive_loss, sigmoid_contrastive_loss
 from headfirst.nn.decoders import BernoulliDecoder, Decoder, DiscretisedLogisticDecoder, GaussianDecoder
 from headfirst.nn.discriminator_reading import DiscriminatorReading, gradient_ratio, read_discriminator
+from headfirst.nn.dit import DiT, DiTShape
 from headfirst.nn.dual_encoder import DualEncoder, has_text_tower, load_dual_encoder, pair
 from headfirst.nn.gradient_penalty import r1_penalty, r2_penalty
 from headfirst.nn.importance import ImportanceBound, importance_weighted_bound
@@ -47,6 +48,7 @@ from headfirst.nn.self_distillation import dino_loss, teacher_entropies, teacher
 from headfirst.nn.text import TextTower, Tokens
 from headfirst.nn.text_loading import load_text_tower
 from headfirst.nn.tokens import encode_visible, hides_patches, num_prefix_tokens, patch_size
+from headfirst.nn.unet import UNet, UNetShape
 from headfirst.nn.untrained import is_untrained, untrained_backbone, untrained_like
 from headfirst.nn.vae_network import VAENetwork
 from headfirst.nn.variational import free_bits, gaussian_kl, gaussian_kl_per_dimension, reparameterised
@@ -55,6 +57,8 @@ from headfirst.nn.vicreg import vicreg_loss
 __all__ = [
     "BernoulliDecoder",
     "Decoder",
+    "DiT",
+    "DiTShape",
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "DualEncoder",
@@ -67,6 +71,8 @@ __all__ = [
     "PretrainedBackbone",
     "TextTower",
     "Tokens",
+    "UNet",
+    "UNetShape",
     "UnitLinear",
     "VAENetwork",
     "bernoulli_log_likelihood",

@@ -37,6 +37,8 @@ _TITLES = {
 _SHARES = ("precision", "recall", "coverage", "recognised", "class_weights")
 _CURVES: tuple[Panel, ...] = (
     ("Loss", ("loss",), 1.0),
+    ("Loss at the same noise, learned and held out", ("learned_loss", "val_loss"), 1.0),
+    ("Nearest is a training image (%)", ("near_training", "near_training_expected"), 100.0),
     ("Bound on log p(x) (nats)", ("elbo", "val_elbo"), 1.0),
     ("Reconstruction (nats)", ("reconstruction",), 1.0),
     ("KL (nats)", ("kl",), 1.0),

@@ -47,7 +47,7 @@ SHOWN = {verdict: 24 if verdict == KEPT else 12 for verdict in VERDICTS}
 
 @runtime_checkable
 class GeneratorRecipe(Protocol):
-    """What trains a generator: `VAE(…)`, `GAN(…)`."""
+    """What trains a generator: `VAE(…)`, `GAN(…)`, `Diffusion(…)`."""
 
     def fit(
         self, images: ImageSplit, *, seed: int = 0, directory: Path | None = None, device: str = "cpu",

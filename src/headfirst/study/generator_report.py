@@ -42,7 +42,7 @@ class GeneratorReport:
 
     Attributes:
         name: of the images.
-        kind: vae or gan.
+        kind: vae, gan or diffusion.
         epochs, planned: done, and to be done; 0 where it is not known.
         readings: one mapping each, with the epoch.
         events: alarms and the like, sentences.

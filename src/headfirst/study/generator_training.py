@@ -75,7 +75,7 @@ def train_generator(
     At every reading the generator so far, samples-<epochs>.png and the report are written into `out`.
 
     Args:
-        recipe: `VAE` or `GAN`, or what has their `fit`, `epochs`, `batch_size` and `size`.
+        recipe: `VAE`, `GAN` or `Diffusion`, or what has their `fit`, `epochs`, `batch_size` and `size`.
         out: a new or empty folder, or that of a stopped run of the same recipe.
         minutes: choose the epochs so that training ends in this time.
         force: train on too few images too.

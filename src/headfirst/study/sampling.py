@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from headfirst.data.rows import write_atomically
 from headfirst.errors import InputError
 from headfirst.evaluation import versions
 from headfirst.generate import Generator
+from headfirst.generate.diffusion import Sampling
 from headfirst.study.generator_report import COLUMNS
 from headfirst.study.picture_grid import png, readable_png
 from headfirst.types import Samples
@@ -18,11 +20,16 @@ IN_GRID = 240
 """Images that the grid shows at most."""
 
 
-def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str, object]:
+def write_samples(
+    samples: Samples, generator: Generator, out: Path, *, sampling: Sampling | None = None
+) -> dict[str, object]:
     """Write `<class>/<seed>-<index>.png` and samples.json into `out`, which is made, and `<out>-grid.png` beside it.
 
     Without classes the files lie in `out` itself; the grid never does, so that the folder holds the images and no
     picture of them.
+
+    Args:
+        sampling: how a diffusion model was asked to draw them, where not in its own way.
 
     Returns:
         What samples.json holds: the generator's hash and recipe, the seed, each file with its index and class.
@@ -48,6 +55,7 @@ def write_samples(samples: Samples, generator: Generator, out: Path) -> dict[str
         "recipe": generator.recipe,
         "trained_on": generator.trained_on,
         "seed": samples.seed,
+        **({"sampling": asdict(sampling)} if sampling else {}),
         "grid": str(grid),
         "files": files,
         "versions": versions(),

@@ -4,6 +4,7 @@ Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `
 """
 
 from headfirst.generate.diffusion.guidance import guided
+from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
     alpha_bar_of_sigma,
     karras_sigmas,
@@ -15,6 +16,7 @@ from headfirst.generate.diffusion.levels import (
     zero_terminal_snr,
 )
 from headfirst.generate.diffusion.mixture import GaussianMixture
+from headfirst.generate.diffusion.network import DiffusionNetwork
 from headfirst.generate.diffusion.noise import normal_like, streams
 from headfirst.generate.diffusion.ode import Solution, dormand_prince
 from headfirst.generate.diffusion.parameterisations import (
@@ -24,6 +26,7 @@ from headfirst.generate.diffusion.parameterisations import (
     vp_denoiser,
     x0_from,
 )
+from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
 from headfirst.generate.diffusion.samplers import (
     AdaptiveSample,
     adaptive,
@@ -44,6 +47,7 @@ from headfirst.generate.diffusion.samplers import (
     pndm,
     reverse_sde,
 )
+from headfirst.generate.diffusion.sampling import Sampling
 from headfirst.generate.diffusion.schedules import (
     CosineSchedule,
     DiscreteSchedule,
@@ -56,24 +60,45 @@ from headfirst.generate.diffusion.schedules import (
     linear_alphas_bar,
     scaled_linear_alphas_bar,
 )
+from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
+from headfirst.generate.diffusion.weighting import (
+    EDMWeighting,
+    MinSNRWeighting,
+    SimpleWeighting,
+    VelocityWeighting,
+    Weighting,
+)
 
 __all__ = [
     "AdaptiveSample",
+    "Augmentation",
     "CosineSchedule",
+    "Diffusion",
+    "DiffusionNetwork",
     "DiscreteSchedule",
+    "DrawnLevels",
+    "EDMWeighting",
     "GaussianMixture",
+    "ImportanceLevels",
     "KarrasSchedule",
     "LinearSchedule",
+    "LogNormalLevels",
     "LogSNRUniformSchedule",
+    "MinSNRWeighting",
+    "Sampling",
     "ScaledLinearSchedule",
     "Schedule",
+    "SimpleWeighting",
     "Solution",
+    "VelocityWeighting",
+    "Weighting",
     "adaptive",
     "alpha_bar_of_sigma",
     "consistency",
     "cosine_alphas_bar",
     "ddim",
     "ddpm",
+    "diffusion_loss",
     "dormand_prince",
     "dpm_pp_2m",
     "dpm_pp_3m",
