@@ -3,6 +3,13 @@
 Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `Denoiser` guesses x₀ from x and σ.
 """
 
+from headfirst.generate.diffusion.consistency_distillation import (
+    ConsistencyDistillation,
+    consistency_distillation_loss,
+)
+from headfirst.generate.diffusion.consistency_function import consistency_loss, pseudo_huber
+from headfirst.generate.diffusion.consistency_training import ConsistencyTraining, consistency_training_loss
+from headfirst.generate.diffusion.course import relative_error
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
@@ -16,15 +23,22 @@ from headfirst.generate.diffusion.levels import (
     zero_terminal_snr,
 )
 from headfirst.generate.diffusion.mixture import GaussianMixture
-from headfirst.generate.diffusion.network import DiffusionNetwork
+from headfirst.generate.diffusion.network import DiffusionNetwork, Distilled
 from headfirst.generate.diffusion.noise import normal_like, streams
 from headfirst.generate.diffusion.ode import Solution, dormand_prince
+from headfirst.generate.diffusion.one_step import euler_step, heun_step
 from headfirst.generate.diffusion.parameterisations import (
     preconditioned,
     preconditioning,
     prediction_of,
     vp_denoiser,
     x0_from,
+)
+from headfirst.generate.diffusion.progressive import (
+    ProgressiveDistillation,
+    halved_levels,
+    progressive_loss,
+    progressive_target,
 )
 from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
 from headfirst.generate.diffusion.samplers import (
@@ -72,10 +86,13 @@ from headfirst.generate.diffusion.weighting import (
 __all__ = [
     "AdaptiveSample",
     "Augmentation",
+    "ConsistencyDistillation",
+    "ConsistencyTraining",
     "CosineSchedule",
     "Diffusion",
     "DiffusionNetwork",
     "DiscreteSchedule",
+    "Distilled",
     "DrawnLevels",
     "EDMWeighting",
     "GaussianMixture",
@@ -85,6 +102,7 @@ __all__ = [
     "LogNormalLevels",
     "LogSNRUniformSchedule",
     "MinSNRWeighting",
+    "ProgressiveDistillation",
     "Sampling",
     "ScaledLinearSchedule",
     "Schedule",
@@ -95,6 +113,9 @@ __all__ = [
     "adaptive",
     "alpha_bar_of_sigma",
     "consistency",
+    "consistency_distillation_loss",
+    "consistency_loss",
+    "consistency_training_loss",
     "cosine_alphas_bar",
     "ddim",
     "ddpm",
@@ -108,9 +129,12 @@ __all__ = [
     "dpm_solver_3",
     "dpm_solver_3m",
     "euler",
+    "euler_step",
     "guided",
+    "halved_levels",
     "heun",
     "heun_churn",
+    "heun_step",
     "karras_sigmas",
     "linear_alphas_bar",
     "log_snr_uniform_sigmas",
@@ -120,6 +144,10 @@ __all__ = [
     "preconditioned",
     "preconditioning",
     "prediction_of",
+    "progressive_loss",
+    "progressive_target",
+    "pseudo_huber",
+    "relative_error",
     "reverse_sde",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",
