@@ -49,7 +49,6 @@ class Distilled:
     guidance: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "guidance", tuple(self.guidance))  # a list, from JSON
         low, high = self.guidance
         if not 0 <= self.boundary < math.inf or not -math.inf < low <= high < math.inf:
             raise InputError(
@@ -163,9 +162,9 @@ class DiffusionNetwork(nn.Module):
         Raises:
             KeyError: no such shape.
         """
-        built = SHAPES[shape["name"]](**{k: v for k, v in shape.items() if k != "name"})
-        taught = Distilled(**distilled) if distilled else None
-        return cls(shape=built, sampling=Sampling(**sampling), distilled=taught, **numbers)
+        built = SHAPES[shape["name"]](**{k: v for k, v in _tuples(shape).items() if k != "name"})
+        taught = Distilled(**_tuples(distilled)) if distilled else None
+        return cls(shape=built, sampling=Sampling(**_tuples(sampling)), distilled=taught, **numbers)
 
     def student(self, *, sampling: Sampling, distilled: Distilled, **changes: Any) -> DiffusionNetwork:
         """A network of the same weights, in memory of its own, that is drawn from and told in another way."""
@@ -275,6 +274,11 @@ class DiffusionNetwork(nn.Module):
 def _lists(about: dict[str, Any]) -> dict[str, Any]:
     """As JSON gives it back."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in about.items()}
+
+
+def _tuples(about: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was before JSON."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}
 
 
 NETWORKS["diffusion"] = DiffusionNetwork.from_config
