@@ -9,7 +9,7 @@ from headfirst.generate.diffusion.consistency_distillation import (
 )
 from headfirst.generate.diffusion.consistency_function import consistency_loss, pseudo_huber
 from headfirst.generate.diffusion.consistency_training import ConsistencyTraining, consistency_training_loss
-from headfirst.generate.diffusion.course import relative_error
+from headfirst.generate.diffusion.course import relative_error, require_teacher
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
@@ -148,6 +148,7 @@ __all__ = [
     "progressive_target",
     "pseudo_huber",
     "relative_error",
+    "require_teacher",
     "reverse_sde",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",

@@ -94,7 +94,7 @@ class Course:
             InputError: the teacher is no diffusion model or a student already; the images are of another kind or lack
                 its classes.
         """
-        network = teacher_network(teacher)
+        network = require_teacher(teacher)
         pool = as_pictures(images, size=network.size, channels=network.channels)
         if teacher.classes and pool.classes != teacher.classes:
             raise InputError(
@@ -144,7 +144,7 @@ class Course:
         )
 
 
-def teacher_network(teacher: Generator) -> DiffusionNetwork:
+def require_teacher(teacher: Generator) -> DiffusionNetwork:
     """The network of a model that can be distilled.
 
     Raises:
