@@ -5,6 +5,8 @@ from headfirst.study.augmentation import Augmented, GeneratorRecipe, augment_ima
 from headfirst.study.augmentation_report import AugmentationReport
 from headfirst.study.choose import choose
 from headfirst.study.compare import Comparison, FinishedRun, compare, reported_predictions
+from headfirst.study.distillation_quality import Quality, quality_table
+from headfirst.study.distilling import distil
 from headfirst.study.generator_evaluation import GeneratorEvaluation, evaluate_generator
 from headfirst.study.generator_report import GeneratorReport, evaluation_report
 from headfirst.study.generator_scores import GeneratorScores, ScoreDifference, compare_scores, told_apart
@@ -57,6 +59,7 @@ __all__ = [
     "Preflight",
     "PretrainOutcome",
     "PretrainReport",
+    "Quality",
     "Run",
     "SamplerReading",
     "ScoreDifference",
@@ -69,6 +72,7 @@ __all__ = [
     "compare",
     "compare_scores",
     "did_it_help",
+    "distil",
     "evaluate_generator",
     "evaluation_report",
     "index_images",
@@ -80,6 +84,7 @@ __all__ = [
     "plan_labels",
     "preflight",
     "pretrain_images",
+    "quality_table",
     "raw_pixels",
     "read_levels",
     "reported_predictions",

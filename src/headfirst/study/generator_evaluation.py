@@ -111,7 +111,7 @@ def evaluate_generator(
     if num < LEAST:
         raise InputError(f"num must be at least {LEAST} for there to be something to measure, got {num}")
     size = generator.sample(1).pixels.shape[-1]
-    real = _real(generator, images, split, size, progress)
+    real = real_images(generator, images, split, size, progress)
     pool, learned = _learned_from(generator, images, size, progress) if real.name != UNLABELLED else (None, False)
     made = generator.sample(num, seed=seed, device=device, progress=progress)
 
@@ -165,8 +165,15 @@ def evaluate_generator(
     return GeneratorEvaluation(scores=scores, lookalikes=alike)
 
 
-def _real(generator: Generator, images: ImageSet, split: str, size: int, progress: Progress) -> ImageSplit:
-    """The real images."""
+def real_images(
+    generator: Generator, images: ImageSet, split: str, size: int, progress: Progress = silent
+) -> ImageSplit:
+    """The real images that a generator of S × S pixels is held against.
+
+    Raises:
+        InputError: a split that was learned from.
+        DataError: no such split, or fewer than 10 images in it.
+    """
     if list(images.splits) == [UNLABELLED]:
         if _learned_from(generator, images, size, progress)[1]:
             raise InputError(

@@ -16,6 +16,7 @@ from torch import Tensor
 from headfirst.data import ImageSet
 from headfirst.evaluation import versions
 from headfirst.generate import Generator
+from headfirst.study.distillation_quality import Quality
 from headfirst.study.generator_evaluation import GeneratorEvaluation, Lookalike
 from headfirst.study.generator_scores import GeneratorScores
 from headfirst.study.picture_grid import inline_png, picture_grid
@@ -49,6 +50,7 @@ class GeneratorReport:
         strips: images by class.
         grown: the same images of one seed at several readings, the first reading first.
         verdict: against another generator, a sentence.
+        quality: of a student and its teacher, by evaluations.
         about: settings, hashes.
     """
 
@@ -64,6 +66,7 @@ class GeneratorReport:
     scores: GeneratorScores | None = None
     lookalikes: tuple[Lookalike, ...] = ()
     verdict: str = ""
+    quality: tuple[Quality, ...] = ()
     about: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -68,6 +68,7 @@ def train_generator(
     force: bool = False,
     told: Callable[[str], None] = lambda _: None,
     written: Callable[[GeneratorReport], object] = lambda _: None,
+    finished: Callable[[GeneratorReport, Generator], GeneratorReport] = lambda report, _: report,
     progress: Progress = silent,
 ) -> GeneratorTraining:
     """Train on `train`, or on `train` and `unlabelled` where labels are not there or not wanted.
@@ -75,12 +76,14 @@ def train_generator(
     At every reading the generator so far, samples-<epochs>.png and the report are written into `out`.
 
     Args:
-        recipe: `VAE`, `GAN` or `Diffusion`, or what has their `fit`, `epochs`, `batch_size` and `size`.
+        recipe: `VAE`, `GAN` or `Diffusion`, or what has their `fit`, `epochs`, `batch_size` and `size`; with
+            `fewest_epochs` where one does not do.
         out: a new or empty folder, or that of a stopped run of the same recipe.
         minutes: choose the epochs so that training ends in this time.
         force: train on too few images too.
         told: is told what is found on the way, a sentence at a time.
         written: is given the report, at every reading and at the end.
+        finished: completes the last report.
 
     Raises:
         InputError: too few images, too little time, a size that cannot be.
@@ -124,6 +127,7 @@ def train_generator(
                            progress=progress)  # fmt: skip
     generator.save(out)
     report = reported(generator, recipe.epochs, rows_of(generator, seed=seed, device=device))
+    report = finished(report, generator)
     written(report)
     shutil.rmtree(work, ignore_errors=True)
     aside = (*images.quarantined, *pool.quarantined)
@@ -208,11 +212,12 @@ def _planned(
     epoch, reading = measure(recipe, pool.split, val, seed=seed, device=device)
     progress("measuring steps", 1, 1)
     left = 60 * minutes * SHARE - (time.monotonic() - began)  # measuring takes its time too
-    epochs = epochs_within(left, epoch, reading)
-    if epochs < 1:
+    epochs, fewest = epochs_within(left, epoch, reading), getattr(recipe, "fewest_epochs", 1)
+    if epochs < fewest:
+        passes = "one pass" if fewest == 1 else f"the {fewest} passes it takes"
         raise InputError(
-            f"{minutes:g} minutes are not enough for one pass over {len(pool.split)} images, which takes about "
-            f"{(epoch + 2 * reading) / SHARE / 60:.2g} here; give more, or fewer images"
+            f"{minutes:g} minutes are not enough for {passes} over {len(pool.split)} images, which takes about "
+            f"{fewest * (epoch + 2 * reading) / SHARE / 60:.2g} here; give more, or fewer images"
         )
     work.mkdir(parents=True, exist_ok=True)
     write_atomically(record, json.dumps({"minutes": minutes, "of": asked, "epochs": epochs}).encode())
@@ -247,8 +252,9 @@ def measure(recipe: Any, images: ImageSplit, val: ImageSplit | None, *, seed: in
         strips_of(rows_of(generator, seed=seed, device=device))
 
     began = time.perf_counter()
-    replace(recipe, epochs=2).fit(few, val=val, seed=seed, device=device, force=True, watch=look, progress=step)
+    passes = max(2, getattr(recipe, "fewest_epochs", 1))
+    replace(recipe, epochs=passes).fit(few, val=val, seed=seed, device=device, force=True, watch=look, progress=step)
     whole = time.perf_counter() - began
     median = statistics.median(b - a for a, b in pairwise(moments))
-    steps = len(moments) / 2
-    return median * steps * len(images) / len(few), max(0.0, whole - 2 * median * steps) / max(looks, 1)
+    steps = len(moments) / passes
+    return median * steps * len(images) / len(few), max(0.0, whole - passes * median * steps) / max(looks, 1)

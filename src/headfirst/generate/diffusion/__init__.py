@@ -4,6 +4,10 @@ Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `
 """
 
 from headfirst.generate.diffusion.choice import Choice, Trial, choose_sampling, end_of_path, relative_errors
+from headfirst.generate.diffusion.consistency_distillation import ConsistencyDistillation, consistency_distillation_loss
+from headfirst.generate.diffusion.consistency_function import consistency_loss, pseudo_huber
+from headfirst.generate.diffusion.consistency_training import ConsistencyTraining, consistency_training_loss
+from headfirst.generate.diffusion.course import relative_error, require_teacher
 from headfirst.generate.diffusion.diffusers_layout import load_diffusers, save_diffusers
 from headfirst.generate.diffusion.diffusers_network import DiffusersNetwork, recognised
 from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler, read_scheduler
@@ -22,9 +26,10 @@ from headfirst.generate.diffusion.levels import (
 from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
 from headfirst.generate.diffusion.loss import diffusion_loss
 from headfirst.generate.diffusion.mixture import GaussianMixture
-from headfirst.generate.diffusion.network import DiffusionNetwork
+from headfirst.generate.diffusion.network import DiffusionNetwork, Distilled
 from headfirst.generate.diffusion.noise import normal_like, streams
 from headfirst.generate.diffusion.ode import Solution, dormand_prince
+from headfirst.generate.diffusion.one_step import euler_step, heun_step
 from headfirst.generate.diffusion.parameterisations import (
     preconditioned,
     preconditioning,
@@ -32,7 +37,13 @@ from headfirst.generate.diffusion.parameterisations import (
     vp_denoiser,
     x0_from,
 )
-from headfirst.generate.diffusion.recipe import Diffusion
+from headfirst.generate.diffusion.progressive import (
+    ProgressiveDistillation,
+    halved_levels,
+    progressive_loss,
+    progressive_target,
+)
+from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
 from headfirst.generate.diffusion.samplers import (
     AdaptiveSample,
     adaptive,
@@ -86,12 +97,15 @@ __all__ = [
     "AdaptiveSample",
     "Augmentation",
     "Choice",
+    "ConsistencyDistillation",
+    "ConsistencyTraining",
     "CosineSchedule",
     "DiffusersNetwork",
     "DiffusersScheduler",
     "Diffusion",
     "DiffusionNetwork",
     "DiscreteSchedule",
+    "Distilled",
     "DrawnLevels",
     "EDMWeighting",
     "GaussianMixture",
@@ -103,6 +117,7 @@ __all__ = [
     "LogSNRUniformSchedule",
     "MinSNRWeighting",
     "OrderReading",
+    "ProgressiveDistillation",
     "Sampling",
     "ScaledLinearSchedule",
     "Schedule",
@@ -116,6 +131,9 @@ __all__ = [
     "alpha_bar_of_sigma",
     "choose_sampling",
     "consistency",
+    "consistency_distillation_loss",
+    "consistency_loss",
+    "consistency_training_loss",
     "cosine_alphas_bar",
     "ddim",
     "ddpm",
@@ -131,9 +149,12 @@ __all__ = [
     "dpm_solver_3m",
     "end_of_path",
     "euler",
+    "euler_step",
     "guided",
+    "halved_levels",
     "heun",
     "heun_churn",
+    "heun_step",
     "karras_sigmas",
     "linear_alphas_bar",
     "load_diffusers",
@@ -147,10 +168,15 @@ __all__ = [
     "preconditioned",
     "preconditioning",
     "prediction_of",
+    "progressive_loss",
+    "progressive_target",
+    "pseudo_huber",
     "read_order",
     "read_scheduler",
     "recognised",
+    "relative_error",
     "relative_errors",
+    "require_teacher",
     "reverse_sde",
     "save_diffusers",
     "scaled_linear_alphas_bar",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -30,6 +31,52 @@ _LEAST_TOLD = -20.0  # of c_noise, which no level ends in
 SHAPES = {shape.name: shape for shape in (UNetShape, DiTShape)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """What a student was taught that its teacher is not.
+
+    Attributes:
+        boundary: level at which D is x exactly (`preconditioned`): σ_min of a consistency function, else 0.
+        guidance: least and greatest w of `guided` that it imitates in one evaluation. Where they differ the network is
+            told which.
+
+    Raises:
+        InputError: numbers that cannot be.
+    """
+
+    boundary: float = 0.0
+    guidance: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.guidance
+        if not 0 <= self.boundary < math.inf or not -math.inf < low <= high < math.inf:
+            raise InputError(
+                f"boundary must be at least 0 and guidance two finite numbers, the first not above the second, got "
+                f"{self.boundary} and {self.guidance}"
+            )
+
+    @property
+    def told(self) -> bool:
+        """Whether the network is told w."""
+        return self.guidance[0] < self.guidance[1]
+
+    def share(self, weight: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """w in [low, high] as the network is told it: in [0, 1]."""
+        low, high = self.guidance
+        return (weight - low) / (high - low)
+
+    def require(self, weight: float) -> None:
+        """Refuse a w that was not taught.
+
+        Raises:
+            InputError: naming what was.
+        """
+        low, high = self.guidance
+        if not low <= weight <= high:
+            taught = f"from {low:g} to {high:g}" if self.told else f"{low:g} alone"
+            raise InputError(f"the student was distilled for guidance {taught}, got {weight:g}; distil another")
+
+
 class DiffusionNetwork(nn.Module):
     """A denoiser with classes, and the way its images are drawn.
 
@@ -41,6 +88,7 @@ class DiffusionNetwork(nn.Module):
         sigma_min, sigma_max: least and largest level of noise that images are drawn from.
         sampling: how images are drawn where nothing else is asked.
         num_augmentation: A; 0 for a network that was shown images as they are.
+        distilled: what a student of another network was taught.
 
     Attributes:
         config: what builds it again.
@@ -66,6 +114,7 @@ class DiffusionNetwork(nn.Module):
         sigma_max: float = 80.0,
         sampling: Sampling | None = None,
         num_augmentation: int = 0,
+        distilled: Distilled | None = None,
     ) -> None:
         super().__init__()
         if size % 4 or not SIDES[0] <= size <= SIDES[1] or channels not in (1, 3) or num_classes < 0:
@@ -80,7 +129,7 @@ class DiffusionNetwork(nn.Module):
             )
         self.size, self.channels, self.num_classes, self.noise_dim = size, channels, num_classes, channels * size**2
         self.mean, self.sigma_data, self.sigma_min, self.sigma_max = mean, sigma_data, sigma_min, sigma_max
-        self.sampling = sampling or Sampling()
+        self.sampling, self.distilled = sampling or Sampling(), distilled
         self.config: dict[str, Any] = {
             "size": size,
             "channels": channels,
@@ -92,20 +141,36 @@ class DiffusionNetwork(nn.Module):
             "sigma_max": sigma_max,
             "sampling": _lists(asdict(self.sampling)),
             "num_augmentation": num_augmentation,
+            **({"distilled": _lists(asdict(distilled))} if distilled else {}),
         }
         self.inner = shape.build(
             size=size, channels=channels, num_classes=num_classes, num_augmentation=num_augmentation
         )
 
     @classmethod
-    def from_config(cls, *, shape: Mapping[str, Any], sampling: Mapping[str, Any], **numbers: Any) -> DiffusionNetwork:
+    def from_config(
+        cls,
+        *,
+        shape: Mapping[str, Any],
+        sampling: Mapping[str, Any],
+        distilled: Mapping[str, Any] | None = None,
+        **numbers: Any,
+    ) -> DiffusionNetwork:
         """The network whose `config` this is, untrained.
 
         Raises:
             KeyError: no such shape.
         """
         built = SHAPES[shape["name"]](**{k: v for k, v in _tuples(shape).items() if k != "name"})
-        return cls(shape=built, sampling=Sampling(**_tuples(sampling)), **numbers)
+        taught = Distilled(**_tuples(distilled)) if distilled else None
+        return cls(shape=built, sampling=Sampling(**_tuples(sampling)), distilled=taught, **numbers)
+
+    def student(self, *, sampling: Sampling, distilled: Distilled, **changes: Any) -> DiffusionNetwork:
+        """A network of the same weights, in memory of its own, that is drawn from and told in another way."""
+        about = {"sampling": asdict(sampling), "distilled": asdict(distilled), **changes}
+        pupil = DiffusionNetwork.from_config(**{**self.config, **about})
+        pupil.load_state_dict(self.state_dict())
+        return pupil
 
     def denoise(
         self,
@@ -115,14 +180,17 @@ class DiffusionNetwork(nn.Module):
         extra: Float[Tensor, " n"] | None = None,
         augmentation: Float[Tensor, "n a"] | None = None,
     ) -> Float[Tensor, "n c s s"]:
-        """D(x; σ), a level for each image, in the type of `x`; the network computes in its own. At σ = 0, D is x.
+        """D(x; σ), a level for each image, in the type of `x`; the network computes in its own.
+
+        At σ = 0, or at the boundary of a consistency function, D is x.
 
         Args:
             labels: in 0 … K, where K is "no class"; None is that for all.
             extra, augmentation: see `headfirst.nn.conditioning`.
         """
         own = next(self.inner.parameters()).dtype
-        *scales, c_noise = preconditioning(sigma.to(x.dtype), self.sigma_data)
+        boundary = self.distilled.boundary if self.distilled else 0.0
+        *scales, c_noise = preconditioning(sigma.to(x.dtype), self.sigma_data, boundary)
         c_skip, c_out, c_in = (c[:, None, None, None] for c in scales)
         centred = x - self.mean
         told = c_noise.clamp_min(_LEAST_TOLD).to(own)
@@ -139,9 +207,13 @@ class DiffusionNetwork(nn.Module):
     ) -> Denoiser:
         """A `Denoiser`, what samplers ask for: D of these classes, guided by w = `guidance` (see `guided`).
 
+        A student is told w and asked once.
+
         Raises:
-            InputError: guidance of a network without classes.
+            InputError: guidance of a network without classes; one that a student was not taught.
         """
+        if self.distilled:
+            return self._student_denoiser(self.distilled, labels, guidance, rescaled=bool(rescale or interval))
 
         def conditional(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoise(x, sigma.expand(len(x)), labels)
@@ -156,6 +228,19 @@ class DiffusionNetwork(nn.Module):
                 f"guidance {guidance:g} needs classes, and the model has none or none is asked for; leave it at 1"
             )
         return guided(conditional, unconditional, guidance, rescale=rescale, interval=interval or (0.0, math.inf))
+
+    def _student_denoiser(
+        self, distilled: Distilled, labels: Tensor | None, weight: float, *, rescaled: bool
+    ) -> Denoiser:
+        distilled.require(weight)
+        if rescaled:
+            raise InputError("rescale and interval are of guidance by two evaluations, and a student makes one")
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            told = distilled.share(torch.full((len(x),), weight, device=x.device)) if distilled.told else None
+            return self.denoise(x, sigma.expand(len(x)), labels, told)
+
+        return denoise
 
     def draw(
         self,

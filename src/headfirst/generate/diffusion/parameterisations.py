@@ -91,31 +91,39 @@ def vp_denoiser(network: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
     return denoise
 
 
-def preconditioned(network: Callable[[Tensor, Tensor], Tensor], sigma_data: float) -> Denoiser:
+def preconditioned(
+    network: Callable[[Tensor, Tensor], Tensor], sigma_data: float, *, boundary: float = 0.0
+) -> Denoiser:
     """D(x; σ) = c_skip x + c_out F(c_in x, c_noise): input and target of F have variance 1 at every level.
 
-    c_skip = σ_d² / (σ² + σ_d²), c_out = σ σ_d / √(σ² + σ_d²), c_in = 1 / √(σ² + σ_d²), c_noise = ¼ log σ.
+    c_skip = σ_d² / ((σ - b)² + σ_d²), c_out = (σ - b) σ_d / √(σ² + σ_d²), c_in = 1 / √(σ² + σ_d²), c_noise = ¼ log σ.
 
     Args:
         network: F, takes (N, …) and c_noise (N,).
         sigma_data: σ_d, the standard deviation of the images.
+        boundary: b, the level at which D(x; b) = x whatever F says; σ_min of a consistency function.
 
-    Source: Karras et al., NeurIPS 2022, table 1.
+    Source: Karras et al., NeurIPS 2022, table 1; with b Song et al., "Consistency Models", ICML 2023, appendix C.
     """
-    if not sigma_data > 0:
-        raise InputError(f"sigma_data must be positive, got {sigma_data}")
+    if not sigma_data > 0 or not boundary >= 0:
+        raise InputError(f"sigma_data must be positive and boundary at least 0, got {sigma_data} and {boundary}")
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        c_skip, c_out, c_in, c_noise = preconditioning(sigma, sigma_data)
+        c_skip, c_out, c_in, c_noise = preconditioning(sigma, sigma_data, boundary)
         return c_skip * x + c_out * network(c_in * x, c_noise.to(x.dtype).expand(len(x)))
 
     return denoise
 
 
-def preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def preconditioning(sigma: Tensor, sigma_data: float, boundary: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """c_skip, c_out, c_in and c_noise of `preconditioned`."""
-    whole = sigma**2 + sigma_data**2
-    return sigma_data**2 / whole, sigma * sigma_data / whole.sqrt(), whole.rsqrt(), torch.log(sigma) / 4
+    whole, above = sigma**2 + sigma_data**2, sigma - boundary
+    return (
+        sigma_data**2 / (above**2 + sigma_data**2),
+        above * sigma_data / whole.sqrt(),
+        whole.rsqrt(),
+        torch.log(sigma) / 4,
+    )
 
 
 def _unknown(kind: str) -> str:

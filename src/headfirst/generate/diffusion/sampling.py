@@ -127,7 +127,12 @@ class Sampling:
         return EVALUATIONS.get(self.method, int)(self.num_steps)
 
     def sigmas(self, sigma_min: float, sigma_max: float) -> Float[Tensor, " m"]:
-        """The levels, M = num_steps + 1, the last of them 0; float64."""
+        """The levels, M = num_steps + 1, the last of them 0; float64.
+
+        A consistency function is the identity at σ_min: consistency leaves that level out.
+        """
+        if self.method == "consistency":
+            return to_zero(karras_sigmas(self.num_steps + 1, sigma_min, sigma_max, self.rho)[:-1])
         return to_zero(karras_sigmas(self.num_steps, sigma_min, sigma_max, self.rho))
 
     def run(self, denoiser: Denoiser, x: Tensor, sigmas: Float[Tensor, " m"], *, generator: Streams = None) -> Tensor:
