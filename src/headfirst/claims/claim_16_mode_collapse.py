@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 from headfirst.adapt import LinearProbe, LinearProbeModel
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
 from headfirst.claims.claim_16_figure import COLLAPSING, HEALTHY, pictured
-from headfirst.claims.experiment import ready
+from headfirst.claims.experiment import in_a_folder, ready
 from headfirst.claims.trained import seen, trained
 from headfirst.data import ImageSet, shuffled_by_name
 from headfirst.features import embed, side_by_side
@@ -102,13 +101,14 @@ Images = Mapping[str, list[OfImages]]
 """Setting → for each seed; empty where no images were learned."""
 
 
+@in_a_folder
 def run(
     data: ImageSet,
     backbone: PretrainedBackbone,
     seeds: Sequence[int],
     *,
     quick: bool = False,
-    work: Path | None = None,
+    work: Path,
     progress: Progress = silent,
 ) -> ClaimResult:
     """The 25-mode grid under a healthy and a collapsing setting, what cures the latter, and images under both.
@@ -116,10 +116,6 @@ def run(
     Args:
         quick: no cures and no images.
     """
-    if work is None:
-        with TemporaryDirectory(prefix="headfirst-claim-16-") as folder:
-            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
-    work.mkdir(parents=True, exist_ok=True)
     settings = {**PAIR, **({} if quick else cures())}
     jobs: list[Callable[[], object]] = [
         partial(played, each, seed, work) for each in settings.values() for seed in seeds

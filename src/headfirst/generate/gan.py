@@ -95,17 +95,7 @@ class GAN:
     @property
     def rules(self) -> Rules:
         """The part of the recipe that the game is played by."""
-        return Rules(
-            losses=self.losses,
-            r1=self.r1,
-            r2=self.r2,
-            anneal=self.anneal,
-            lazy=self.lazy,
-            lr=self.lr,
-            lr_discriminator=self.lr_discriminator,
-            betas=self.betas,
-            ema_decay=self.ema_decay,
-        )
+        return Rules.of(self)
 
     @property
     def optimisation(self) -> Optimisation:
