@@ -2,7 +2,8 @@
 
     python bench/grid25.py [--seeds 10] [--processes 1]
 
-A mode is covered by 10 of 2,500 points within three standard deviations. Seconds are processor seconds on one thread.
+A mode is covered by 10 of 2,500 points within three standard deviations. An alarm is a collapse that a training reports
+of itself, without knowing the modes. Seconds are processor seconds on one thread.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ def main() -> None:
 
 
 def once(recipe: GridGAN, seed: int) -> dict[str, Any]:
-    """A seed's reading and processor seconds."""
+    """A seed's reading, what its training reported, and processor seconds."""
     began = time.process_time()
-    reading = asdict(recipe.fit(seed=seed).reading)
-    found = {"seed": seed, **reading, "seconds": round(time.process_time() - began, 1)}
+    result = recipe.fit(seed=seed)
+    seconds = round(time.process_time() - began, 1)
+    found = {"seed": seed, **asdict(result.reading), "events": result.events, "seconds": seconds}
     print(found, flush=True)
     return found
 
@@ -50,6 +52,8 @@ def measured(recipe: GridGAN, seeds: int) -> dict[str, Any]:
         "modes_least_median_most": [min(modes), statistics.median(modes), max(modes)],
         "median_share": statistics.median(each["share"] for each in found),
         "median_class_weight_distance": statistics.median(each["class_weight_distance"] for each in found),
+        "median_spread_ratio": statistics.median(each["spread_ratio"] for each in found),
+        "seeds_with_an_alarm": sum(any("collapse" in event for event in each["events"]) for each in found),
         "median_seconds": statistics.median(each["seconds"] for each in found),
         "readings": found,
     }
