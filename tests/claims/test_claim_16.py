@@ -54,7 +54,7 @@ class World:
             for share in (0.25, 0.5, 1.0):
                 watch(
                     int(share * recipe.steps),
-                    points_of(plan(recipe != claim.PAIR[claim.COLLAPSING], share, seed), seed),
+                    points_of(plan(recipe.rules != claim.PAIR[claim.COLLAPSING].rules, share, seed), seed),
                 )
 
         def trained(recipe: GAN, *_: object) -> Generator:
@@ -126,6 +126,7 @@ def test_one_training_on_the_other_side_leaves_the_alarm_undecided_and_the_quick
     assert result.verdict == "undecided"
     assert not any("images" in row.what for row in result.rows)
     assert result.quick
+    assert f"{claim.QUICK_STEPS} turns of 512 points" in result.fine_print[0]
 
 
 def test_what_was_finished_is_not_done_again(monkeypatch, backbone, tmp_path):

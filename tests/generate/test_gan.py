@@ -18,8 +18,8 @@ from torch import Tensor
 import headfirst.generate.gan as training
 from headfirst.data import ImageSplit
 from headfirst.errors import FingerprintError, HeadfirstWarning, InputError, Interrupted
-from headfirst.generate import GAN, NON_SATURATING, Generator, load_generator, pictures
-from headfirst.generate.adversarial_game import Game
+from headfirst.generate import GAN, NON_SATURATING, Generator, PairedTranslation, load_generator, pictures
+from headfirst.generate.adversarial_game import Game, Rules
 from headfirst.generate.gan import Probe, read_game
 from headfirst.nn.gan_network import ResidualDiscriminator, ResidualGenerator
 from headfirst.nn.seeds import seeded
@@ -47,6 +47,14 @@ def fit(recipe: GAN = SMALL, images: ImageSplit | None = None, **options: Any) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeadfirstWarning)  # so short a training has learnt nothing
         return recipe.fit(images or squares(), **options)
+
+
+def test_the_recipe_is_what_the_game_is_played_by():
+    about: dict[str, Any] = {"losses": NON_SATURATING, "r1": 2.0, "r2": 3.0, "anneal": 0.5, "lazy": 4, "lr": 0.1,
+                             "lr_discriminator": 0.2, "betas": (0.1, 0.2), "ema_decay": 0.3}  # fmt: skip
+    assert GAN(**about).rules == Rules(**about)
+    assert PairedTranslation(l1=7.0, lazy=3).rules == Rules(losses=NON_SATURATING, l1=7.0, r1=0.5, lazy=3,
+                                                            betas=(0.5, 0.999))  # fmt: skip
 
 
 def test_what_comes_out(tmp_path: Path):

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import headfirst.generate.grid as grid
 from headfirst.errors import InputError
 from headfirst.generate import GridGAN, grid_mode, grid_points, read_grid
-from headfirst.generate.grid import MODES, SIGMA
+from headfirst.generate.grid import MODES, SIGMA, WATCHED
 
 
 def test_a_perfect_sampler():
@@ -63,3 +65,29 @@ def test_training_is_repeatable_and_depends_on_the_seed():
     weights = [torch.cat([p.flatten() for p in result.generator.parameters()]) for result in (one, two, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+    assert one.readings == two.readings
+    assert [reading.epoch for reading in one.readings] == seen
+
+
+class Sampler(grid.PointGenerator):
+    """Draws from the first `modes` modes, whatever it has learnt."""
+
+    modes = MODES
+
+    def forward(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        place = torch.special.ndtr(noise[:, 0].double()) * self.modes
+        offsets = torch.stack([torch.special.ndtri((place % 1).clamp(1e-4, 1 - 1e-4)), noise[:, 1]], dim=1)
+        centres = torch.cartesian_prod(*[2.0 * (torch.arange(5) - 2)] * 2)
+        nothing = 0 * sum(weight.sum() for weight in self.parameters())
+        return (centres[place.long()] + SIGMA * offsets).float() + nothing
+
+
+@pytest.mark.parametrize(("modes", "alarmed"), [(25, False), (13, False), (3, True), (1, True)])
+def test_the_alarm_tells_few_modes_from_many(modes: int, alarmed: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(grid, "PointGenerator", Sampler)
+    monkeypatch.setattr(Sampler, "modes", modes)
+    made = replace(GridGAN(), steps=8, batch_size=16, hidden=8).fit()
+    assert made.reading.modes == modes
+    share = np.mean([0 <= mode < modes for mode in grid_mode(grid_points(np.arange(WATCHED), seed=0, epoch=8))])
+    assert made.readings[-1].coverage == pytest.approx(share, abs=0.03)  # no reading knows of modes
+    assert [event.split(":")[:2] for event in made.events] == ([["epoch 2", " mode collapse"]] if alarmed else [])

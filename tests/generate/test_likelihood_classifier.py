@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from headfirst.data import ImageSet, few_shot
 from headfirst.errors import InputError
 from headfirst.generate import VAE, GaussianDecoder, LikelihoodClassifier, bound
 from tiny import make_split
@@ -27,6 +28,14 @@ def test_plain_classes_are_told_and_the_rows_are_bayes_rule():
     assert found.values.argmax(dim=1).tolist() == val.labels.tolist()
     by_hand = bound(model.generator, val, draws=4, labels=torch.full((18,), 2), seed=2).per_image + np.log(19 / 59)
     assert found.values[:, 2].numpy() == pytest.approx(by_hand.numpy(), rel=1e-5)
+
+
+def test_few_digits_are_not_learned_by_heart():
+    """Five of a class; four times as many steps leave little more than chance."""
+    digits = ImageSet.digits()
+    model = LikelihoodClassifier(draws=2).fit(few_shot(digits["train"], 5, seed=0), force=True)
+    found = model.predictions(digits["val"].take(range(0, len(digits["val"]), 10)))
+    assert (found.values.argmax(dim=1) == found.labels).double().mean() > 0.45
 
 
 def test_refuses():

@@ -21,13 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from headfirst.adapt import FineTune
 from headfirst.claims.claim import ClaimResult, Comparison, judged
 from headfirst.claims.claim_01_figure import curves
-from headfirst.claims.experiment import NUM_TEST, embed_unstored, ready
+from headfirst.claims.experiment import NUM_TEST, embed_unstored, in_a_folder, ready
 from headfirst.data import Handwriting, ImageSet, ImageSplit, few_shot, prepare_split, shuffled_by_name, unlabelled_pool
 from headfirst.errors import DataError, DistortionWarning, InputError
 from headfirst.evaluation import load_predictions, save_predictions
@@ -108,13 +107,14 @@ class Pictures:
         return replace(self, pool=sized(self.pool), train=sized(self.train), val=sized(self.val), asked=asked)
 
 
+@in_a_folder
 def run(
     data: ImageSet,
     backbone: PretrainedBackbone | None,
     seeds: Sequence[int],
     *,
     quick: bool = False,
-    work: Path | None = None,
+    work: Path,
     progress: Progress = silent,
 ) -> ClaimResult:
     """Four pretexts on images without labels, then probes with few labels, beside training from scratch on the same.
@@ -124,9 +124,6 @@ def run(
         backbone: its architecture is what is trained, from nothing; None takes small networks.
         seeds: of the pre-trainings; there are as many draws of labels, at least `MIN_DRAWS`.
     """
-    if work is None:
-        with TemporaryDirectory(prefix="headfirst-claim-1-") as folder:
-            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     several = networks(backbone, unlabelled_pool(data))
     labels, draws = labels_of(data, QUICK_LABELS if quick else LABELS), max(MIN_DRAWS, len(seeds))
     pictures = looked_at(ready(data, several[0].make(0), progress), max(labels), draws)

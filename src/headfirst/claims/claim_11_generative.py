@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from torch import Tensor
 from headfirst.adapt import LinearProbe
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds
 from headfirst.claims.claim_11_figure import curves_and_samples
-from headfirst.claims.experiment import ready, some_of_each
+from headfirst.claims.experiment import in_a_folder, ready, some_of_each
 from headfirst.claims.few_label_classifiers import (
     CLASSIFIERS,
     CONDITIONAL,
@@ -89,13 +88,14 @@ Scores = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
 """Model → what home images are told from → (scores of home images, scores of the others), higher for home."""
 
 
+@in_a_folder
 def run(
     data: ImageSet,
     backbone: PretrainedBackbone,
     seeds: Sequence[int],
     *,
     quick: bool = False,
-    work: Path | None = None,
+    work: Path,
     progress: Progress = silent,
 ) -> ClaimResult:
     """Accuracy by number of labels, samples, and densities of models that know p(x) or do not.
@@ -103,9 +103,6 @@ def run(
     Args:
         seeds: twice as many draws of labels, and of those of a VAE as many, at least `VAE_DRAWS`.
     """
-    if work is None:
-        with TemporaryDirectory(prefix="headfirst-claim-11-") as folder:
-            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     labels, of_vaes = labels_of(data, QUICK_LABELS if quick else LABELS), labels_of(data, VAE_LABELS)
     draws = QUICK_DRAWS if quick else max(DRAWS, 2 * len(seeds))
     data = ready(data, backbone, progress)

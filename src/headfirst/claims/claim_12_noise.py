@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
-from headfirst.claims.experiment import ready
+from headfirst.claims.experiment import in_a_folder, ready
 from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
 from headfirst.claims.images_of_noise import (
     FRESH,
@@ -71,19 +70,17 @@ Images = Mapping[str, list[OfImages]]
 """Kind of generator → for each seed."""
 
 
+@in_a_folder
 def run(
     data: ImageSet,
     backbone: PretrainedBackbone,
     seeds: Sequence[int],
     *,
     quick: bool = False,
-    work: Path | None = None,
+    work: Path,
     progress: Progress = silent,
 ) -> ClaimResult:
     """Generators of points and of images, what they make of noise, and of the way between two noises."""
-    if work is None:
-        with TemporaryDirectory(prefix="headfirst-claim-12-") as folder:
-            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     scene = looked_at(ready(data, backbone, progress), backbone)
     steps, recipes = (QUICK_POINT_STEPS, QUICK_RECIPES) if quick else (POINT_STEPS, RECIPES)
     learned = [(target, "Gaussian") for target in TARGETS] + [(RETRAINED, "uniform")]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
-from headfirst.claims.experiment import ready
+from headfirst.claims.experiment import in_a_folder, ready
 from headfirst.claims.figures import FINETUNE, INK, LPFT, PROBE, as_svg, drawing
 from headfirst.claims.trained import AUTOENCODER, QUICK_AUTOENCODER, made, seen, strip, trained
 from headfirst.data import ImageSet, ImageSplit, shuffled_by_name
@@ -87,19 +86,17 @@ Sweep = Mapping[float, list[Found]]
 """β → for each seed."""
 
 
+@in_a_folder
 def run(
     data: ImageSet,
     backbone: PretrainedBackbone,
     seeds: Sequence[int],
     *,
     quick: bool = False,
-    work: Path | None = None,
+    work: Path,
     progress: Progress = silent,
 ) -> ClaimResult:
     """One VAE for each β and seed, their latents on test images beside N(0, I), and what they decode from it."""
-    if work is None:
-        with TemporaryDirectory(prefix="headfirst-claim-15-") as folder:
-            return run(data, backbone, seeds, quick=quick, work=Path(folder), progress=progress)
     scene = looked_at(ready(data, backbone, progress), backbone)
     recipe = QUICK_AUTOENCODER if quick else AUTOENCODER
     recipes = {beta: replace(recipe, beta=beta) for beta in BETAS}

@@ -5,16 +5,19 @@ Claims 3 and 7 keep their few-shot adaptations over seeds on disk, as prediction
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headfirst.adapt import LPFT, FineTune, LinearProbe, TunedModel, on_backbone
+from headfirst.claims.claim import ClaimResult
 from headfirst.data import (
     CORRUPTIONS,
     ImageSet,
@@ -30,6 +33,7 @@ from headfirst.data import (
 from headfirst.evaluation import load_predictions, save_predictions
 from headfirst.features import embed
 from headfirst.nn import PretrainedBackbone
+from headfirst.train import join_world, training_folder
 from headfirst.types import Features, Predictions, Progress
 
 SHOTS = 20
@@ -40,6 +44,17 @@ MILD, SEVERE = 1, 4
 
 NUM_TEST, NUM_CORRUPTED = 1000, 300
 """Test images that are asked about, and how many of them under each corruption."""
+
+
+def in_a_folder(run: Callable[..., ClaimResult]) -> Callable[..., ClaimResult]:
+    """A claim's `run` that keeps what it trains: without `work`, in a folder for the time being."""
+
+    @functools.wraps(run)
+    def kept(*args: Any, work: Path | None = None, **options: Any) -> ClaimResult:
+        with training_folder(work, join_world(torch.device("cpu"))) as folder:
+            return run(*args, work=folder, **options)
+
+    return kept
 
 
 def ready(data: ImageSet, backbone: PretrainedBackbone, progress: Progress) -> ImageSet:

@@ -14,11 +14,13 @@ from headfirst.cli.console import duration, note, progress_display, say
 from headfirst.cli.options import (
     BackboneOption,
     DeviceOption,
+    ForceOption,
     FreshOption,
     HomeOption,
     JsonOption,
     QuietOption,
     SeedOption,
+    SizeOption,
     open_any_images,
     open_backbone,
     out_folder,
@@ -51,14 +53,11 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Choose the epochs so that training ends in this time.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: the model's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. Default: the model's.")] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Side of the images in pixels. Default: their own if square and at most 64, else 32."),
-    ] = None,
+    size: SizeOption = None,
     without_classes: Annotated[
         bool, typer.Option("--without-classes", help="Leave labels aside, and learn from unlabelled/ too.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Go on with too few images.")] = False,
+    force: ForceOption = False,
     seed: SeedOption = 0,
     home: HomeOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the generator and its page.")] = Path("headfirst-generator"),

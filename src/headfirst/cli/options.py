@@ -32,6 +32,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 TemplatesOption = Annotated[
     str, typer.Option(help="Sentences that a class name is put into: plain, seven, eighty, or a file of them.")
 ]
+ForceOption = Annotated[bool, typer.Option("--force", help="Go on with too few images.")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Side in pixels. Default: the images' own (of pairs the targets') if square and at most 64, else 32."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 

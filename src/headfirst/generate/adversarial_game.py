@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,11 @@ class Rules:
             raise InputError(f"betas must lie in [0, 1), got {self.betas}")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}; 0 keeps the last weights")
+
+    @classmethod
+    def of(cls, recipe: Any) -> Rules:
+        """Those that a recipe has among its own fields, under the same names."""
+        return cls(**{rule.name: getattr(recipe, rule.name) for rule in fields(cls) if hasattr(recipe, rule.name)})
 
     def at(self, share: float) -> Rules:
         """The rules after this share of the steps."""

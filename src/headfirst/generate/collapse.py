@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from headfirst.errors import InputError
 from headfirst.metrics import density_coverage, duplicate_estimate, modes_covered
 from headfirst.metrics.neighbours import in_one_frame, nearest_of
+from headfirst.nn import read_discriminator
 
 NEIGHBOURS = 5
 FEWEST_PROBES = NEIGHBOURS + 2
@@ -119,6 +120,20 @@ def read_variety(
         classes=classes,
         agreement=agreement,
     )
+
+
+def game_reading(
+    epoch: int, real: Float[Tensor, " n"], fake: Float[Tensor, " n"], variety: Variety, *, compares: bool
+) -> GameReading:
+    """Both halves of a reading.
+
+    Args:
+        real, fake: the discriminator's logits of real images and of as many generated ones.
+        compares: whether the loss compares them in pairs.
+    """
+    if compares:
+        real, fake = real - fake, fake - real
+    return GameReading(epoch=epoch, **vars(read_discriminator(real, fake)), **vars(variety))
 
 
 def seen_collapse(reading: GameReading) -> str | None:

@@ -23,10 +23,16 @@ from headfirst.data import ImageSplit, shuffled_by_name
 from headfirst.errors import DivergenceError, HeadfirstWarning, InputError
 from headfirst.features import kept_threads, torch_threads
 from headfirst.generate.adversarial_game import RELATIVISTIC, Game, Losses, Round, Rules, play
-from headfirst.generate.collapse import FEWEST_PROBES, GameReading, collapse_events, read_variety, thumbnails
+from headfirst.generate.collapse import (
+    FEWEST_PROBES,
+    GameReading,
+    collapse_events,
+    game_reading,
+    read_variety,
+    thumbnails,
+)
 from headfirst.generate.generator import NETWORKS, SAMPLE_BATCH, Generator, require_enough
 from headfirst.generate.pictures import Pictures, pictures
-from headfirst.nn import read_discriminator
 from headfirst.nn.gan_network import ResidualDiscriminator, ResidualGenerator
 from headfirst.nn.seeds import seeded
 from headfirst.randomness import keyed_normal
@@ -95,17 +101,7 @@ class GAN:
     @property
     def rules(self) -> Rules:
         """The part of the recipe that the game is played by."""
-        return Rules(
-            losses=self.losses,
-            r1=self.r1,
-            r2=self.r2,
-            anneal=self.anneal,
-            lazy=self.lazy,
-            lr=self.lr,
-            lr_discriminator=self.lr_discriminator,
-            betas=self.betas,
-            ema_decay=self.ema_decay,
-        )
+        return Rules.of(self)
 
     @property
     def optimisation(self) -> Optimisation:
@@ -235,12 +231,8 @@ def read_game(
             raise DivergenceError(f"epoch {epoch}: generated images are not finite; a smaller lr is the remedy")
         x, y = features(probe.images), features(generated)
     game.train(training)
-    real_logits, fake_logits = torch.cat(real), torch.cat(fake)
-    if losses.compares:
-        real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
-    balance = read_discriminator(real_logits, fake_logits)
     variety = read_variety(x, y, labels=probe.labels, asked=probe.labels, num_classes=probe.num_classes)
-    return GameReading(epoch=epoch, **vars(balance), **vars(variety))
+    return game_reading(epoch, torch.cat(real), torch.cat(fake), variety, compares=losses.compares)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from headfirst.errors import InputError
 from headfirst.generate.adversarial_game import NON_SATURATING, Game, Round, Rules, play
+from headfirst.generate.collapse import GameReading, collapse_events, game_reading, read_variety
 from headfirst.metrics import class_weight_distance, modes_covered
 from headfirst.nn.gan_network import PointDiscriminator, PointGenerator
 from headfirst.nn.seeds import seeded
@@ -35,6 +36,8 @@ CLOSE = 3.0
 """A point belongs to a mode within so many standard deviations of its centre: 98.9 % of a perfect sampler's do."""
 PROBES = 2500
 """Points that are judged: 100 a mode are expected."""
+WATCHED = 250
+"""Real points that the alarm compares with; of the generated ones it takes twice as many."""
 FEWEST = 10
 """Points that make a mode covered, a tenth of its share: points spread evenly over the square put three near each."""
 
@@ -127,7 +130,7 @@ class GridGAN:
     def fit(
         self, *, seed: int = 0, watch: Callable[[int, Tensor], None] | None = None, progress: Progress = silent
     ) -> GridResult:
-        """Play, and judge `PROBES` points at the end.
+        """Play, and judge `PROBES` points at the end; up to 20 times on the way the alarm reads, which knows no modes.
 
         Args:
             watch: called with the turns done and the (`PROBES`, 2) points as they are then, up to 20 times.
@@ -136,6 +139,8 @@ class GridGAN:
             DivergenceError: a loss or gradient became non-finite.
         """
         every = math.ceil(self.steps / 20)
+        readings: list[GameReading] = []
+        apart = grid_points(np.arange(WATCHED), seed=seed, epoch=self.steps)  # of no turn
         with seeded(seed, _WEIGHTS):
             generator = PointGenerator(noise_dim=self.noise_dim, hidden=self.hidden, waves=self.waves, scale=SPREAD)
             discriminator = PointDiscriminator(hidden=self.hidden, fastest=self.fastest, scale=SPREAD)
@@ -146,14 +151,21 @@ class GridGAN:
             real = grid_points(batch.indices, seed=seed, epoch=batch.epoch)
             return Round(real=real, noise=torch.from_numpy(noise).float())
 
-        def points() -> Tensor:
-            noise = keyed_normal(seed, _PROBE, np.arange(PROBES)[:, None], np.arange(self.noise_dim))
+        def points(network: nn.Module, num: int) -> Tensor:
+            noise = keyed_normal(seed, _PROBE, np.arange(num)[:, None], np.arange(self.noise_dim))
             with torch.inference_mode():
-                return game.average(torch.from_numpy(noise).float())
+                return network(torch.from_numpy(noise).float())
 
         def told(done: int, _: object) -> bool:
-            if watch is not None and done % every == 0:
-                watch(done, points())
+            if done % every:
+                return False
+            now = points(game.average, PROBES)
+            with torch.inference_mode():
+                logits = game.discriminator(apart), game.discriminator(points(game.generator, WATCHED))
+            variety = read_variety(apart, now[: 2 * WATCHED])
+            readings.append(game_reading(done, *logits, variety, compares=self.rules.losses.compares))
+            if watch is not None:
+                watch(done, now)
             return False
 
         play(
@@ -169,7 +181,12 @@ class GridGAN:
         averaged = game.average.eval()
         assert isinstance(averaged, PointGenerator)
         return GridResult(
-            generator=averaged, reading=read_grid(points()), seconds=time.monotonic() - began, recipe=repr(self)
+            generator=averaged,
+            reading=read_grid(points(averaged, PROBES)),
+            readings=tuple(readings),
+            events=tuple(collapse_events(readings, self.steps)),
+            seconds=time.monotonic() - began,
+            recipe=repr(self),
         )
 
     @classmethod
@@ -180,10 +197,12 @@ class GridGAN:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridResult:
-    """The averaged generator, what it covers, how long it took."""
+    """The averaged generator, what it covers, what the alarm read and said on the way (epochs are turns), seconds."""
 
     generator: PointGenerator
     reading: GridReading
+    readings: tuple[GameReading, ...]
+    events: tuple[str, ...]
     seconds: float
     recipe: str
 

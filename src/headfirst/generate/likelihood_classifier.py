@@ -29,7 +29,8 @@ class LikelihoodClassifier:
     Attributes:
         vae: how each class's images are learned, all in one network.
         draws: of each image and class for the importance-weighted bound.
-        fewest_steps: the recipe's epochs are raised until training takes so many; few images make short epochs.
+        fewest_steps: the recipe's epochs are raised until training takes so many; few images make short epochs. Many
+            more, and the network knows its few images by heart: no other is likely, least of all under its own class.
 
     Source: the generative classifier of Ng & Jordan, "On Discriminative vs. Generative Classifiers", NeurIPS 2001, with
     the bound of Burda, Grosse & Salakhutdinov, ICLR 2016, for the likelihood.
@@ -37,7 +38,7 @@ class LikelihoodClassifier:
 
     vae: VAE = field(default_factory=lambda: VAE(conditional=True))
     draws: int = 16
-    fewest_steps: int = 400
+    fewest_steps: int = 100
 
     def __post_init__(self) -> None:
         if self.draws < 2 or self.vae.conditional is False:

@@ -79,15 +79,7 @@ class PairedTranslation:
     @property
     def rules(self) -> Rules:
         """The part of the recipe that the game is played by."""
-        return Rules(
-            losses=self.losses,
-            l1=self.l1,
-            r1=self.r1,
-            lazy=self.lazy,
-            lr=self.lr,
-            betas=self.betas,
-            ema_decay=self.ema_decay,
-        )
+        return Rules.of(self)
 
     @property
     def optimisation(self) -> Optimisation:
