@@ -86,6 +86,13 @@ def test_what_is_not_built_here_is_refused(change, message):
         DiffusersUNetShape.from_config(NETWORKS["no-middle"]["config"] | change)
 
 
+def test_a_head_need_only_fit_where_there_is_attention():
+    plain = NETWORKS["no-attention"]["config"] | {"block_out_channels": [4, 8], "add_attention": True}
+    assert DiffusersUNetShape.from_config(plain).attention_head_dim == 8
+    with pytest.raises(InputError, match="attention_head_dim 8 must divide"):
+        DiffusersUNetShape.from_config(plain | {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]})
+
+
 def test_labels_and_sides_are_checked():
     x, t, labels = inputs(NETWORKS["classes"]["config"])
     network = built("classes")

@@ -86,8 +86,10 @@ class DiffusersUNetShape:
         groups, heads = self.norm_num_groups, self.attention_head_dim
         if not groups or any(width % groups for width in self.block_out_channels):
             raise InputError(f"norm_num_groups {groups} must divide each of block_out_channels, got {self._widths}")
-        if heads is not None and (heads < 1 or any(width % heads for width in self.block_out_channels)):
-            raise InputError(f"attention_head_dim {heads} must divide each of block_out_channels, got {self._widths}")
+        if heads is not None and (heads < 1 or any(width % heads for width in self._attended)):
+            raise InputError(
+                f"attention_head_dim {heads} must divide block_out_channels with attention, got {self._widths}"
+            )
         if self.out_channels not in (self.in_channels, 2 * self.in_channels) or self.layers_per_block < 1:
             raise InputError(
                 f"out_channels must be in_channels or twice as many and layers_per_block at least 1, got "
@@ -97,6 +99,13 @@ class DiffusersUNetShape:
     @property
     def _widths(self) -> str:
         return ", ".join(map(str, self.block_out_channels))
+
+    @property
+    def _attended(self) -> list[int]:
+        """Widths at which there is attention."""
+        ways = ((self.down_block_types, self.block_out_channels), (self.up_block_types, self.block_out_channels[::-1]))
+        blocks = [width for kinds, of in ways for kind, width in zip(kinds, of, strict=True) if kind.startswith("Attn")]
+        return blocks + ([self.block_out_channels[-1]] if self.mid_block_type and self.add_attention else [])
 
     @property
     def embedding_dim(self) -> int:
