@@ -4,7 +4,9 @@ Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `
 """
 
 from headfirst.generate.diffusion.choice import Choice, Trial, choose_sampling, end_of_path, relative_errors
+from headfirst.generate.diffusion.editing import from_image, interpolate, invert, level_of_strength
 from headfirst.generate.diffusion.guidance import guided
+from headfirst.generate.diffusion.inpainting import inpainted
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
     alpha_bar_of_sigma,
@@ -119,10 +121,15 @@ __all__ = [
     "dpm_solver_3m",
     "end_of_path",
     "euler",
+    "from_image",
     "guided",
     "heun",
     "heun_churn",
+    "inpainted",
+    "interpolate",
+    "invert",
     "karras_sigmas",
+    "level_of_strength",
     "linear_alphas_bar",
     "log_likelihood",
     "log_snr_uniform_sigmas",
