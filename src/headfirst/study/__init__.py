@@ -9,6 +9,7 @@ from headfirst.study.generator_evaluation import GeneratorEvaluation, evaluate_g
 from headfirst.study.generator_report import GeneratorReport, evaluation_report
 from headfirst.study.generator_scores import GeneratorScores, ScoreDifference, compare_scores, told_apart
 from headfirst.study.generator_training import GeneratorTraining, train_generator
+from headfirst.study.guidance import GuidancePath, GuidanceRow, guidance_path
 from headfirst.study.indexing import index_images
 from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
@@ -23,7 +24,13 @@ from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outli
 from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
-from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated
+from headfirst.study.translating import (
+    train_translation,
+    write_restyled,
+    write_shifts,
+    write_translated,
+    write_varied,
+)
 
 __all__ = [
     "METHODS",
@@ -37,6 +44,8 @@ __all__ = [
     "GeneratorReport",
     "GeneratorScores",
     "GeneratorTraining",
+    "GuidancePath",
+    "GuidanceRow",
     "Hit",
     "LabelBudget",
     "LabelEfficiency",
@@ -56,6 +65,7 @@ __all__ = [
     "did_it_help",
     "evaluate_generator",
     "evaluation_report",
+    "guidance_path",
     "index_images",
     "label_efficiency",
     "neighbours_of",
@@ -78,4 +88,5 @@ __all__ = [
     "write_samples",
     "write_shifts",
     "write_translated",
+    "write_varied",
 ]

@@ -179,7 +179,7 @@ class TestInpainting:
     def test_refuses(self):
         with pytest.raises(InputError, match="mask must be of booleans, true where a pixel is known, at least one"):
             inpainted(normal, self.KNOWN, torch.zeros(3, dtype=torch.bool))
-        with pytest.raises(InputError, match="got torch.float64"):
+        with pytest.raises(InputError, match=r"got torch\.float64"):
             inpainted(normal, self.KNOWN, self.KNOWN)
         with pytest.raises(InputError, match=r"mask must broadcast to the images, \(3, 3\), got \(4, 3, 3\)"):
             inpainted(normal, self.KNOWN, MASK.expand(4, 3, 3))

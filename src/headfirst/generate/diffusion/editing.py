@@ -93,8 +93,8 @@ def invert(
 
 def interpolate(
     denoiser: Denoiser,
-    a: Float[Tensor, "..."],
-    b: Float[Tensor, "..."],
+    a: Float[Tensor, ...],
+    b: Float[Tensor, ...],
     steps: int,
     sigmas: Float[Tensor, " m"],
     *,
