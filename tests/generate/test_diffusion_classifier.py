@@ -59,7 +59,7 @@ class TestOfExactDenoisers:
             denoising_evidence(self.CLASSES, self.X, levels, draws(2, 4, 2))
         with pytest.raises(InputError, match="a denoiser and levels above 0, got 3 and 0"):
             denoising_evidence(self.CLASSES, self.X, torch.tensor([1.0, 0.5, 0.0]), noise)
-        with pytest.raises(InputError, match="a denoiser and levels above 0, got 0 and 0.1"):
+        with pytest.raises(InputError, match=r"a denoiser and levels above 0, got 0 and 0\.1"):
             denoising_evidence([], self.X, levels, noise)
 
 

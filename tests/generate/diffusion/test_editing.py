@@ -50,15 +50,15 @@ def draws(*shape: int, seed: int = 0) -> Tensor:
 class TestFromImage:
     @pytest.mark.parametrize("sigma", [0.2, 1.0, 5.0])
     def test_of_normal_data_it_keeps_the_distribution_and_correlates_as_computed(self, sigma: float):
-        s, n = 0.5, 20_000
+        s, n = 0.5, 6_000
         images = 0.3 + s * draws(n, 1)
         data = GaussianMixture(means=torch.tensor([[0.3]], dtype=F64), stds=torch.tensor([s], dtype=F64))
         levels = to_zero(karras_sigmas(40, 1e-3, sigma))
         made = from_image(data, images, levels, sampler=heun, generator=torch.Generator().manual_seed(1))
-        assert made.mean().item() == pytest.approx(0.3, abs=0.02)
-        assert made.std().item() == pytest.approx(s, abs=0.012)
+        assert made.mean().item() == pytest.approx(0.3, abs=0.03)
+        assert made.std().item() == pytest.approx(s, abs=0.02)
         correlation = torch.corrcoef(torch.cat([images, made], dim=1).T)[0, 1].item()
-        assert correlation == pytest.approx(s / math.hypot(s, sigma), abs=0.02)
+        assert correlation == pytest.approx(s / math.hypot(s, sigma), abs=0.04)
 
     def test_an_image_with_a_stream_of_its_own_is_the_same_in_any_company(self):
         images, levels = mixture().sample(5, generator=torch.Generator().manual_seed(0)), to_zero(karras_sigmas(6))
