@@ -1,4 +1,4 @@
-"""`generate vary` and `generate guidance`: from a model to a shift, and to a table with a recommendation; wrong input."""
+"""`generate vary` and `generate guidance`: from a model to a shift, and to a table with a recommendation; refusals."""
 
 from __future__ import annotations
 
