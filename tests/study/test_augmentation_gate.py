@@ -15,7 +15,8 @@ from headfirst.adapt import LinearProbe
 from headfirst.augment import KEPT, MEMORISED, OFF_MANIFOLD, WRONG_CLASS, summed
 from headfirst.data import ImageSet
 from headfirst.errors import DataError, InputError
-from headfirst.nn import PretrainedBackbone
+from headfirst.generate import Diffusion, Sampling
+from headfirst.nn import PretrainedBackbone, UNetShape
 from headfirst.study import Augmentation, Augmented, augment_images, save_added
 from headfirst.study.augmentation_report import CROSS_VALIDATION
 from tiny import make_split
@@ -55,6 +56,19 @@ def test_planted_faults_are_thrown_out_and_nothing_is_added(
     assert (done.report.chosen, len(done.added)) == (0, 0)
     assert done.report.sentences()[0].startswith("Synthetic images do not help here: none are added.")
     assert not any(row.used for row in done.provenance)
+
+
+def test_a_diffusion_model_passes_the_same_gate(images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path) -> None:
+    """Hardly trained: what it makes is thrown out, each image can be made again, and none is added."""
+    maker = Diffusion(shape=UNetShape(widths=(8, 8), head_dim=8), epochs=1, sampling=Sampling(num_steps=2))
+    done = augment_images(images, backbone, maker, replace(RECIPE, ratios=(1.0,)), directory=tmp_path)
+    assert done.generator.kind == "diffusion"
+    assert (done.report.chosen, len(done.added)) == (0, 0)
+    counts = summed(done.report.verdicts)
+    assert counts[KEPT] < 0.2 * sum(counts.values())
+    first = done.provenance[0]
+    label = done.generator.label_of(first.class_name)
+    assert done.generator.sample(1, seed=first.seed, start=first.index, label=label).source == first.generator
 
 
 def test_numbers_agree_with_each_other(images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path) -> None:

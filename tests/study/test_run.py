@@ -23,8 +23,8 @@ from headfirst.data import ImageSet, ImageSplit, few_shot, normalise, prepare
 from headfirst.errors import DataError, FingerprintError, InputError
 from headfirst.evaluation import load_predictions
 from headfirst.features import torch_threads
-from headfirst.generate import VAE, GaussianDecoder, LikelihoodClassifier
-from headfirst.nn import PretrainedBackbone, load_backbone
+from headfirst.generate import VAE, Diffusion, DiffusionClassifier, GaussianDecoder, LikelihoodClassifier
+from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
 from headfirst.report import read_report, write_report
 from headfirst.study import Run, plan, run
 from headfirst.study.fits import Fits, _as_prepared
@@ -168,18 +168,30 @@ def test_generative_classifiers_are_run_where_they_are_named(
     assert load_model(tmp_path / "model").method == report.recommendation.method
 
 
-def test_a_vae_learns_from_the_images_and_is_not_shipped(
-    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+VAE_SMALL = LikelihoodClassifier(
+    vae=VAE(conditional=True, latent_dim=2, width=8, hidden=16, lr=0.01, decoder=GaussianDecoder(variance=0.1)),
+    draws=2,
+    fewest_steps=100,
+)
+DIFFUSION_SMALL = DiffusionClassifier(
+    diffusion=Diffusion(shape=UNetShape(widths=(8, 8), head_dim=8), lr=0.01, epochs=1),
+    num_levels=3,
+    sigma_min=0.5,
+    fewest_steps=60,
+)
+
+
+@pytest.mark.parametrize(("method", "small"), [("vae", VAE_SMALL), ("diffusion", DIFFUSION_SMALL)])
+def test_a_generator_learns_from_the_images_and_is_not_shipped(
+    images: ImageSet, backbone: PretrainedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method, small
 ):
-    vae = VAE(conditional=True, latent_dim=2, width=8, hidden=16, lr=0.01, decoder=GaussianDecoder(variance=0.1))
-    small = LikelihoodClassifier(vae=vae, draws=2, fewest_steps=100)
-    monkeypatch.setattr("headfirst.study.fits.LikelihoodClassifier", lambda: small)
-    report = run(images, backbone, Run(methods=("vae",), seeds=1), out=tmp_path)
-    accuracy = {row.split: row.value for row in report.rows if row.metric == "accuracy" and row.method == "vae"}
+    monkeypatch.setattr(f"headfirst.study.fits.{type(small).__name__}", lambda: small)
+    report = run(images, backbone, Run(methods=(method,), seeds=1), out=tmp_path)
+    accuracy = {row.split: row.value for row in report.rows if row.metric == "accuracy" and row.method == method}
     assert accuracy["test"] > 0.9
     assert set(accuracy) == {row.split for row in report.rows if row.metric == "accuracy" and row.method == "probe"}
     assert report.recommendation.method == "probe"
-    cost = next(cost for cost in report.costs if cost.method == "vae")
+    cost = next(cost for cost in report.costs if cost.method == method)
     assert cost.trained_parameters > 1000
 
 

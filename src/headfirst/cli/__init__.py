@@ -16,6 +16,7 @@ from headfirst.cli import (
     claims,
     comparing,
     distilling,
+    editing,
     generating,
     ground,
     planning,
@@ -62,7 +63,15 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
-for verb in (distilling.distil, verifying.verify, translating.train_pairs, translating.translate, translating.restyle):
+for verb in (
+    distilling.distil,
+    editing.vary,
+    editing.guidance,
+    verifying.verify,
+    translating.train_pairs,
+    translating.translate,
+    translating.restyle,
+):
     generating.app.command()(verb)
 app.add_typer(generating.app, name="generate")
 

@@ -37,8 +37,9 @@ def run(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: knn, lda, naive-bayes, vae, probe, finetune, lp-ft, wise-ft; of an image-text "
-            "backbone also zero-shot, anchored-probe, flyp. Default: all but lda, naive-bayes, vae and flyp."
+            help="Comma-separated: knn, lda, naive-bayes, vae, diffusion, probe, finetune, lp-ft, wise-ft; of an "
+            "image-text backbone also zero-shot, anchored-probe, flyp. Default: all but lda, naive-bayes, vae, "
+            "diffusion and flyp."
         ),
     ] = None,
     templates: TemplatesOption = "plain",

@@ -107,7 +107,7 @@ def translate(
     where = resolve_device(device)
     with progress_display(quiet=quiet) as progress:
         about = write_translated(translator, images, out, split=split, name=name, device=where, progress=progress)
-    _say_copy(about, out, as_json=as_json)
+    say_copy(about, out, as_json=as_json)
 
 
 def restyle(
@@ -142,7 +142,7 @@ def restyle(
     with progress_display(quiet=quiet) as progress:
         about = write_restyled(generator, images, other, out, split=split, name=name, strengths=strength or [1.0],
                                progress=progress)  # fmt: skip
-    _say_copy(about, out, as_json=as_json)
+    say_copy(about, out, as_json=as_json)
 
 
 def _style(style: str, split: str | None) -> ImageSplit:
@@ -154,7 +154,7 @@ def _style(style: str, split: str | None) -> ImageSplit:
     return images[split]
 
 
-def _say_copy(about: dict[str, Any], out: Path, *, as_json: bool) -> None:
+def say_copy(about: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         say(json.dumps(about, indent=1))
         return

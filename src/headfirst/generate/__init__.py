@@ -13,6 +13,7 @@ from headfirst.generate.adversarial_game import (
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
 from headfirst.generate.diffusion import Diffusion, Sampling, load_diffusers, save_diffusers
+from headfirst.generate.diffusion_classifier import DiffusionClassifier, DiffusionClassifierModel, denoising_evidence
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
@@ -23,6 +24,7 @@ from headfirst.generate.style_shift import match_statistics, restyle
 from headfirst.generate.translation import PairedTranslation, Translator, load_translator, paired
 from headfirst.generate.vae import VAE
 from headfirst.generate.vae_bound import EvidenceBound, Posterior, bound, decode, elbo, encode
+from headfirst.generate.variations import vary
 from headfirst.nn import (
     BernoulliDecoder,
     DiscretisedLogisticDecoder,
@@ -68,6 +70,8 @@ __all__ = [
     "VAE",
     "BernoulliDecoder",
     "Diffusion",
+    "DiffusionClassifier",
+    "DiffusionClassifierModel",
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "EvidenceBound",
@@ -95,6 +99,7 @@ __all__ = [
     "bernoulli_log_likelihood",
     "bound",
     "decode",
+    "denoising_evidence",
     "discretised_logistic_log_likelihood",
     "discriminator_loss",
     "elbo",
@@ -136,4 +141,5 @@ __all__ = [
     "save_diffusers",
     "spherical_path",
     "traverse",
+    "vary",
 ]

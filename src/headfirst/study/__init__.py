@@ -11,6 +11,7 @@ from headfirst.study.generator_evaluation import GeneratorEvaluation, evaluate_g
 from headfirst.study.generator_report import GeneratorReport, evaluation_report
 from headfirst.study.generator_scores import GeneratorScores, ScoreDifference, compare_scores, told_apart
 from headfirst.study.generator_training import GeneratorTraining, train_generator
+from headfirst.study.guidance import GuidancePath, GuidanceRow, guidance_path
 from headfirst.study.indexing import index_images
 from headfirst.study.label_arms import raw_pixels
 from headfirst.study.label_efficiency import LabelEfficiency, label_efficiency
@@ -25,7 +26,7 @@ from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outli
 from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
-from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated
+from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated, write_varied
 from headfirst.study.verifying import (
     LevelsReading,
     LikelihoodGap,
@@ -49,6 +50,8 @@ __all__ = [
     "GeneratorReport",
     "GeneratorScores",
     "GeneratorTraining",
+    "GuidancePath",
+    "GuidanceRow",
     "Hit",
     "LabelBudget",
     "LabelEfficiency",
@@ -75,6 +78,7 @@ __all__ = [
     "distil",
     "evaluate_generator",
     "evaluation_report",
+    "guidance_path",
     "index_images",
     "label_efficiency",
     "load_sampler",
@@ -101,4 +105,5 @@ __all__ = [
     "write_samples",
     "write_shifts",
     "write_translated",
+    "write_varied",
 ]

@@ -24,7 +24,7 @@ T = TypeVar("T")
 HOME = "val"
 CORRUPTED = "val-corrupted"
 TUNED = ("finetune", "lp-ft", "wise-ft", "flyp")
-COMPARED = ("vae",)
+COMPARED = ("vae", "diffusion")
 """Measured beside the others and never recommended: nothing on the backbone that could be saved."""
 
 

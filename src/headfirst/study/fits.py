@@ -38,9 +38,9 @@ from headfirst.artefact import save_model
 from headfirst.data import ImageSet, ImageSplit, few_shot
 from headfirst.evaluation import load_predictions, save_predictions
 from headfirst.features import embed
-from headfirst.generate import LikelihoodClassifier
+from headfirst.generate import DiffusionClassifier, LikelihoodClassifier
 from headfirst.nn import DualEncoder, PretrainedBackbone
-from headfirst.study.choose import CORRUPTED, HOME
+from headfirst.study.choose import COMPARED, CORRUPTED, HOME
 from headfirst.study.cost import Measured, measured
 from headfirst.study.wise_path import best_alpha, frontier
 from headfirst.types import Features, FrontierPoint, Predictions, Progress
@@ -119,8 +119,8 @@ class Fits:
     def _fit(self, method: str, seed: int, found: Mapping[tuple[str, int], Result]) -> dict[str, Result]:
         if method in ON_FEATURES:
             return {method: self._fit_on_features(method, seed)}
-        if method == "vae":
-            return {method: self._fit_vae(seed)}
+        if method in COMPARED:
+            return {method: self._fit_on_images(method, seed)}
         return self._fit_tuned(method, seed, found)
 
     def features(self, split: ImageSplit) -> Features:
@@ -163,13 +163,14 @@ class Fits:
             record=_record(cost, 0.0, count, tuned.record),
         )
 
-    def _fit_vae(self, seed: int) -> Result:
+    def _fit_on_images(self, method: str, seed: int) -> Result:
         """Bayes' rule with likelihoods of images; nothing of it is kept."""
+        recipe = LikelihoodClassifier() if method == "vae" else DiffusionClassifier()
         with measured() as cost:
-            model = LikelihoodClassifier().fit(
+            model = recipe.fit(
                 _as_prepared(self.train_split(seed)),
                 seed=seed,
-                directory=self.work / "training" / f"vae-{seed}",
+                directory=self.work / "training" / f"{method}-{seed}",
                 device=self.device,
                 force=True,
                 progress=self.progress,

@@ -55,6 +55,7 @@ EVERY = (
     "lda",
     "naive-bayes",
     "vae",
+    "diffusion",
     "probe",
     "anchored-probe",
     "finetune",
@@ -62,7 +63,7 @@ EVERY = (
     "wise-ft",
     "flyp",
 )
-"""Every method, in the order of the report; `lda`, `naive-bayes` and `vae` are run only where they are named."""
+"""Every method, in the order of the report; `lda`, `naive-bayes` and `COMPARED` are run only where they are named."""
 
 FORMAT_VERSION = 3
 
@@ -72,9 +73,10 @@ class Run:
     """What `headfirst run` does.
 
     Attributes:
-        methods: which of `METHODS`, `lda`, `naive-bayes`, `vae` and, of an image-text backbone, `WITH_TEXT`. `wise-ft`
-            mixes probe and `lp-ft` and brings both along, as `anchored-probe` and `flyp` bring `zero-shot`. `vae`
-            (`LikelihoodClassifier`) learns from the images alone; it is measured and never recommended.
+        methods: which of `METHODS`, `lda`, `naive-bayes`, `vae`, `diffusion` and, of an image-text backbone,
+            `WITH_TEXT`. `wise-ft` mixes probe and `lp-ft` and brings both along, as `anchored-probe` and `flyp` bring
+            `zero-shot`. `vae` (`LikelihoodClassifier`) and `diffusion` (`DiffusionClassifier`) learn from the images
+            alone; they are measured and never recommended.
         shots: training images a class, drawn anew for each seed, and the most validation images a class; None: all.
         seeds: how many training seeds, counted up from `seed`; the first one chooses the learning rates.
         severity: of the corrupted validation images (1 … 5).

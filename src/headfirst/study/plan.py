@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from headfirst.data import ImageSet
-from headfirst.generate import LikelihoodClassifier
+from headfirst.generate import DiffusionClassifier, LikelihoodClassifier
+from headfirst.generate.diffusion import DiffusionNetwork, diffusion_loss
 from headfirst.generate.vae import vae_loss
 from headfirst.nn import PretrainedBackbone
+from headfirst.study.choose import COMPARED
 from headfirst.study.main_job import Run
 
 
@@ -65,9 +67,10 @@ def plan(images: ImageSet, backbone: PretrainedBackbone, recipe: Run) -> tuple[S
             steps.append(Step(what="wise-ft: average weights, predict", seconds=forward * asked * recipe.seeds))
         elif method == "zero-shot":
             steps.append(Step(what="zero-shot: read the class names", seconds=1.0))
-        elif method == "vae":
-            seconds = recipe.seeds * _seconds_of_a_vae(num_train, asked, len(images.classes))
-            steps.append(Step(what=f"vae: learn the images of each class, {recipe.seeds} seeds", seconds=seconds))
+        elif method in COMPARED:
+            of_one = _seconds_of_a_vae if method == "vae" else _seconds_of_diffusion
+            seconds = recipe.seeds * of_one(num_train, asked, len(images.classes))
+            steps.append(Step(what=f"{method}: learn the images of each class, {recipe.seeds} seeds", seconds=seconds))
         else:
             steps.append(Step(what=f"{method}: fit on features, {recipe.seeds} seeds", seconds=1.0 * recipe.seeds))
     return tuple(steps)
@@ -105,6 +108,26 @@ def _seconds_of_a_vae(num_train: int, num_asked: int, num_classes: int) -> float
 
     steps = max(recipe.fewest_steps, recipe.vae.epochs * num_train // size)
     return steps * _best_of_two(step) + num_asked * num_classes * recipe.draws * _best_of_two(ask) / size
+
+
+def _seconds_of_diffusion(num_train: int, num_asked: int, num_classes: int) -> float:
+    """To learn from some images, and to ask of others how well each class sees through noise."""
+    recipe = DiffusionClassifier()
+    size, side = recipe.diffusion.batch_size, 32
+    network = DiffusionNetwork(size=side, channels=3, num_classes=num_classes, shape=recipe.diffusion.shape)
+    images, labels = torch.zeros(size, 3, side, side), torch.zeros(size, dtype=torch.long)
+    asked = (images, labels, torch.ones(size), torch.zeros_like(images))
+
+    def step() -> None:
+        diffusion_loss(network, *asked, weighting=recipe.diffusion.weighting).sum().backward()
+
+    def ask() -> None:
+        with torch.inference_mode():
+            network.denoise(images, torch.ones(size), labels)
+
+    steps = max(recipe.fewest_steps, recipe.diffusion.epochs * num_train // size)
+    calls = num_asked * num_classes * recipe.num_levels * recipe.draws / size
+    return steps * _best_of_two(step) + calls * _best_of_two(ask)
 
 
 def _best_of_two(work: Callable[[], None]) -> float:

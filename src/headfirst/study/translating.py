@@ -21,7 +21,7 @@ from headfirst.data.imageset import UNLABELLED
 from headfirst.data.rows import write_atomically
 from headfirst.errors import DataError, InputError
 from headfirst.evaluation import versions
-from headfirst.generate import Generator, PairedTranslation, Translated, Translator, paired, pictures, restyle
+from headfirst.generate import Generator, PairedTranslation, Translated, Translator, paired, pictures, restyle, vary
 from headfirst.generate.translation import pair_name
 from headfirst.study.generator_data import at_size, training_pool
 from headfirst.study.generator_report import COLUMNS
@@ -133,6 +133,37 @@ def write_restyled(
         },
     }
     return write_shifts(images, made, out, split=split, about=about, like=like, progress=progress)
+
+
+def write_varied(
+    generator: Generator,
+    images: ImageSet,
+    out: Path,
+    *,
+    split: str = "test",
+    name: str = "varied",
+    strengths: Sequence[float] = (0.5,),
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> dict[str, object]:
+    """`images` as a folder with a split `shift-<name>-<strength>` for each strength. See `vary` and `write_shifts`."""
+    made = {
+        f"{name}-{strength:g}": vary(
+            generator, images[split], strength=strength, seed=seed, device=device, progress=progress
+        )
+        for strength in sorted(set(strengths))
+    }
+    about = {
+        "trained_on": generator.trained_on,
+        "recipe": generator.recipe,
+        "seed": seed,
+        "moved": {
+            f"shift-{strong}": {"from the original": distance(one.images, one.originals.split)}
+            for strong, one in made.items()
+        },
+    }
+    return write_shifts(images, made, out, split=split, about=about, progress=progress)
 
 
 def write_shifts(

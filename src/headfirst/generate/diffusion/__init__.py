@@ -11,7 +11,9 @@ from headfirst.generate.diffusion.course import relative_error, require_teacher
 from headfirst.generate.diffusion.diffusers_layout import load_diffusers, save_diffusers
 from headfirst.generate.diffusion.diffusers_network import DiffusersNetwork, recognised
 from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler, read_scheduler
+from headfirst.generate.diffusion.editing import from_image, interpolate, invert, level_of_strength
 from headfirst.generate.diffusion.guidance import guided
+from headfirst.generate.diffusion.inpainting import inpainted
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
     alpha_bar_of_sigma,
@@ -150,12 +152,17 @@ __all__ = [
     "end_of_path",
     "euler",
     "euler_step",
+    "from_image",
     "guided",
     "halved_levels",
     "heun",
     "heun_churn",
     "heun_step",
+    "inpainted",
+    "interpolate",
+    "invert",
     "karras_sigmas",
+    "level_of_strength",
     "linear_alphas_bar",
     "load_diffusers",
     "log_likelihood",

@@ -54,6 +54,13 @@ def adaptive(
     """
     if not 0 < sigma_min < sigma_max < math.inf:
         raise InputError(f"levels must satisfy 0 < sigma_min < sigma_max < inf, got {sigma_min} and {sigma_max}")
+    return probability_flow(denoiser, x, sigma_max, sigma_min, rtol=rtol, sigma_data=sigma_data)
+
+
+def probability_flow(
+    denoiser: Denoiser, x: Tensor, begin: float, end: float, *, rtol: float, sigma_data: float = 0.5
+) -> AdaptiveSample:
+    """`adaptive` from any positive level to any other, up or down; arguments and errors alike."""
     if not 0 < rtol < math.inf or not 0 < sigma_data < math.inf:
         raise InputError(f"rtol and sigma_data must be positive, got {rtol} and {sigma_data}")
     if not x.is_floating_point():
@@ -70,6 +77,6 @@ def adaptive(
         size, scale = (each.flatten(1).double().square().mean(dim=1).sqrt() for each in (error, y))
         return float((size / scale.clamp_min(sigma_data)).max())
 
-    begin, end = (math.atan2(sigma, sigma_data) for sigma in (sigma_max, sigma_min))
-    found = dormand_prince(velocity, x * math.cos(begin), begin, end, tolerance=rtol, norm=worst, most=MOST)
-    return AdaptiveSample(sample=found.y / math.cos(end), num_evaluations=found.num_evaluations, error=found.error)
+    first, last = (math.atan2(sigma, sigma_data) for sigma in (begin, end))
+    found = dormand_prince(velocity, x * math.cos(first), first, last, tolerance=rtol, norm=worst, most=MOST)
+    return AdaptiveSample(sample=found.y / math.cos(last), num_evaluations=found.num_evaluations, error=found.error)
