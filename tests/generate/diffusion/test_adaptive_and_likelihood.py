@@ -67,7 +67,7 @@ def test_a_normal_of_its_own_width_needs_no_steps() -> None:
     found = adaptive(lambda x, sigma: x * s**2 / (s**2 + sigma**2), x, 80.0, 0.01, rtol=1e-8)
     factor = math.sqrt((s**2 + 0.01**2) / (s**2 + 80**2))
     torch.testing.assert_close(found.sample, factor * x, rtol=1e-10, atol=0.0)
-    assert found.num_evaluations == 31
+    assert found.num_evaluations == 43  # of steps as long as are allowed
 
 
 def test_a_tolerance_that_cannot_be_met_says_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
