@@ -22,6 +22,8 @@ from headfirst.generate.diffusion.levels import (
     vp_sigmas,
     zero_terminal_snr,
 )
+from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
+from headfirst.generate.diffusion.loss import diffusion_loss
 from headfirst.generate.diffusion.mixture import GaussianMixture
 from headfirst.generate.diffusion.network import DiffusionNetwork, Distilled
 from headfirst.generate.diffusion.noise import normal_like, streams
@@ -40,7 +42,7 @@ from headfirst.generate.diffusion.progressive import (
     progressive_loss,
     progressive_target,
 )
-from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
+from headfirst.generate.diffusion.recipe import Diffusion
 from headfirst.generate.diffusion.samplers import (
     AdaptiveSample,
     adaptive,
@@ -75,6 +77,7 @@ from headfirst.generate.diffusion.schedules import (
     scaled_linear_alphas_bar,
 )
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
+from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
     MinSNRWeighting,
@@ -98,6 +101,7 @@ __all__ = [
     "GaussianMixture",
     "ImportanceLevels",
     "KarrasSchedule",
+    "Likelihood",
     "LinearSchedule",
     "LogNormalLevels",
     "LogSNRUniformSchedule",
@@ -108,6 +112,7 @@ __all__ = [
     "Schedule",
     "SimpleWeighting",
     "Solution",
+    "VariationalBound",
     "VelocityWeighting",
     "Weighting",
     "adaptive",
@@ -137,8 +142,10 @@ __all__ = [
     "heun_step",
     "karras_sigmas",
     "linear_alphas_bar",
+    "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
+    "optimal_variances",
     "plms",
     "pndm",
     "preconditioned",
@@ -155,6 +162,7 @@ __all__ = [
     "spaced_timesteps",
     "streams",
     "to_zero",
+    "variational_bound",
     "vp_denoiser",
     "vp_sigmas",
     "x0_from",
