@@ -120,7 +120,9 @@ class DiffusersUNetShape:
             InputError: a name that UNet2DModel does not have, or as for the class.
         """
         known = {field.name for field in fields(cls)}
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")
+        }
         for name, value in given.items():
             if name not in known and value is not None:
                 raise InputError(f"UNet2DModel has no {name!r}{did_you_mean(name, known)}; is it another network?")

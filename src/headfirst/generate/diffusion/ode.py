@@ -51,8 +51,8 @@ def dormand_prince(
 ) -> Solution:
     """Integrate from `begin` to `end`, each step allowed its share of the tolerance by its length.
 
-    No step is longer than the share 0.8 ε^(1/5) of the way, within 1/6 and 1/2, the first half as long: over longer ones
-    the two orders may agree, and both be wrong.
+    No step is longer than the share 0.8 ε^(1/5) of the way, within 1/6 and 1/2, the first half as long: over longer
+    ones the two orders may agree, and both be wrong.
 
     Args:
         f: of y and t.
