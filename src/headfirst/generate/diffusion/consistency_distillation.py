@@ -37,7 +37,7 @@ def consistency_distillation_loss(
     student: LevelledDenoiser,
     target: LevelledDenoiser,
     teacher: LevelledDenoiser,
-    x: Float[Tensor, n * d],
+    x: Float[Tensor, "n ..."],
     s: Float[Tensor, " n"],
     t: Float[Tensor, " n"],
     *,

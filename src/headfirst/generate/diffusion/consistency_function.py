@@ -20,9 +20,9 @@ from headfirst.generate.diffusion.one_step import LevelledDenoiser
 def consistency_loss(
     student: LevelledDenoiser,
     target: LevelledDenoiser,
-    x_s: Float[Tensor, n * d],
+    x_s: Float[Tensor, "n ..."],
     s: Float[Tensor, " n"],
-    x_t: Float[Tensor, n * d],
+    x_t: Float[Tensor, "n ..."],
     t: Float[Tensor, " n"],
     *,
     huber: float,
@@ -44,7 +44,7 @@ def consistency_loss(
     return pseudo_huber(student(x_s, s) - end, huber)
 
 
-def pseudo_huber(difference: Float[Tensor, n * d], c: float) -> Float[Tensor, " n"]:
+def pseudo_huber(difference: Float[Tensor, "n ..."], c: float) -> Float[Tensor, " n"]:
     """√(‖d‖² + c²) - c of each row: ‖d‖ far from 0, ‖d‖² / 2c near it.
 
     Args:

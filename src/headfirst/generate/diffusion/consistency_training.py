@@ -40,8 +40,8 @@ from headfirst.types import Progress, silent
 def consistency_training_loss(
     student: LevelledDenoiser,
     target: LevelledDenoiser,
-    images: Float[Tensor, n * d],
-    noise: Float[Tensor, n * d],
+    images: Float[Tensor, "n ..."],
+    noise: Float[Tensor, "n ..."],
     s: Float[Tensor, " n"],
     t: Float[Tensor, " n"],
     *,

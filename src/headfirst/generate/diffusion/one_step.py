@@ -21,8 +21,8 @@ Step = Callable[[LevelledDenoiser, Tensor, Tensor, Tensor], Tensor]
 
 
 def euler_step(
-    denoiser: LevelledDenoiser, x: Float[Tensor, n * d], s: Float[Tensor, "*n"], t: Float[Tensor, "*n"]
-) -> Float[Tensor, n * d]:
+    denoiser: LevelledDenoiser, x: Float[Tensor, "n ..."], s: Float[Tensor, "*n"], t: Float[Tensor, "*n"]
+) -> Float[Tensor, "n ..."]:
     """D + t/s (x - D), the step of `euler` and `ddim`. One evaluation.
 
     Args:
@@ -32,8 +32,8 @@ def euler_step(
 
 
 def heun_step(
-    denoiser: LevelledDenoiser, x: Float[Tensor, n * d], s: Float[Tensor, "*n"], t: Float[Tensor, "*n"]
-) -> Float[Tensor, n * d]:
+    denoiser: LevelledDenoiser, x: Float[Tensor, "n ..."], s: Float[Tensor, "*n"], t: Float[Tensor, "*n"]
+) -> Float[Tensor, "n ..."]:
     """x + (t - s) (d_s + d_t) / 2, d = (x - D) / σ, d_t where Euler's step ends. Two evaluations.
 
     Args:
@@ -46,6 +46,6 @@ def heun_step(
     return x + along(t - s, x) * (slope + (ahead - denoiser(ahead, t)) / along(t, x)) / 2
 
 
-def along(value: Float[Tensor, "*n"], x: Float[Tensor, n * d]) -> Tensor:
+def along(value: Float[Tensor, "*n"], x: Float[Tensor, "n ..."]) -> Tensor:
     """A number for each image, shaped and typed so that it multiplies the images; a scalar stays one."""
     return value.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x.dtype)

@@ -47,11 +47,11 @@ _LONGER = 2
 
 def progressive_target(
     teacher: LevelledDenoiser,
-    x: Float[Tensor, n * d],
+    x: Float[Tensor, "n ..."],
     s: Float[Tensor, "*n"],
     m: Float[Tensor, "*n"],
     t: Float[Tensor, "*n"],
-) -> Float[Tensor, n * d]:
+) -> Float[Tensor, "n ..."]:
     """The x₀ that a student must see in x at s for its step to t to land where the teacher's two, over m, land.
 
     x̃ = (x_t - t/s x) / (1 - t/s) of x_m = D_s + m/s (x - D_s) and x_t = D_m + t/m (x_m - D_m); that is
@@ -72,7 +72,7 @@ def progressive_target(
 def progressive_loss(
     student: LevelledDenoiser,
     teacher: LevelledDenoiser,
-    x: Float[Tensor, n * d],
+    x: Float[Tensor, "n ..."],
     s: Float[Tensor, " n"],
     m: Float[Tensor, " n"],
     t: Float[Tensor, " n"],
