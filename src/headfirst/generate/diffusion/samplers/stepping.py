@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from headfirst.errors import InputError
 
+Table = tuple[tuple[float, ...], ...]
+"""Weights of each step, for the newest evaluation first."""
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
@@ -43,23 +46,36 @@ def scalars(values: Sequence[float], x: Tensor) -> tuple[Tensor, ...]:
     return torch.tensor(list(values), dtype=dtype).to(x.device, non_blocking=True).unbind()
 
 
-def noise_weights(levels: Sequence[float], order: int) -> list[list[float]]:
+def noise_weights(levels: Sequence[float], order: int) -> Table:
     """Of each step from s to t, but one to 0: x + Σ_j w_j e_j is x - s ∫ e^(-u) P du, u = λ - λ_s from 0 to log(s/t).
 
     P is the polynomial in λ = -log σ through the last noises, at most `order` of them, the newest first.
     """
-    return [_weights(places, s, t, lambda u, s=s: -s * np.exp(-u), np.log) for s, t, places in _steps(levels, order)]
+    return _noise_weights(tuple(levels), order)
 
 
-def image_weights(levels: Sequence[float], order: int) -> list[list[float]]:
+def image_weights(levels: Sequence[float], order: int) -> Table:
     """The same for denoised images: t/s x + Σ_j w_j D_j is t/s x + ∫ e^(u-h) P du, h = log(s/t).
 
     P is a polynomial in √σ: D settles as σ falls to 0, where λ goes on for ever and a polynomial in it runs away.
     """
-    return [
+    return _image_weights(tuple(levels), order)
+
+
+# The same levels come again for the next images, and one table takes longer than the steps of a small batch.
+@lru_cache(maxsize=64)
+def _noise_weights(levels: tuple[float, ...], order: int) -> Table:
+    return tuple(
+        _weights(places, s, t, lambda u, s=s: -s * np.exp(-u), np.log) for s, t, places in _steps(levels, order)
+    )
+
+
+@lru_cache(maxsize=64)
+def _image_weights(levels: tuple[float, ...], order: int) -> Table:
+    return tuple(
         _weights(places, s, t, lambda u, ratio=t / s: ratio * np.exp(u), np.sqrt)
         for s, t, places in _steps(levels, order)
-    ]
+    )
 
 
 def _steps(levels: Sequence[float], order: int) -> list[tuple[float, float, list[float]]]:
@@ -77,7 +93,7 @@ def _weights(
     t: float,
     kernel: Callable[[np.ndarray], np.ndarray],
     variable: Callable[[np.ndarray], np.ndarray],
-) -> list[float]:
+) -> tuple[float, ...]:
     """w_j = ∫ k(u) L_j du, u = log(s/σ) from 0 to log(s/t), L_j the Lagrange polynomial that is 1 at place j.
 
     In any smooth `variable` of σ: so Σ_j w_j f(place_j) integrates k f as if f were the polynomial through its values
@@ -87,10 +103,10 @@ def _weights(
     u = half * (1 + _POINTS)
     weighted = half * _WEIGHTS * kernel(u)
     at, z = [float(variable(np.asarray(place))) for place in places], variable(s * np.exp(-u))
-    return [
+    return tuple(
         float((weighted * np.prod([(z - other) / (here - other) for other in at if other != here], axis=0)).sum())
         for here in at
-    ]
+    )
 
 
 def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float], x: Tensor, scale: float) -> Tensor:
