@@ -1,4 +1,4 @@
-"""Bayes' rule with a diffusion model's errors: on normal data, whose likelihood is known, and on plain classes."""
+"""Bayes' rule with a diffusion model's errors: on normal data, whose likelihood is known, and by its definition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from exact import F64
 from headfirst.errors import InputError
 from headfirst.generate import Diffusion, DiffusionClassifier, Sampling, denoising_evidence
 from headfirst.generate.diffusion import GaussianMixture, log_snr_uniform_sigmas
+from headfirst.generate.pictures import as_pictures
 from headfirst.nn import UNetShape
+from headfirst.randomness import keyed_normal
 from tiny import make_split
 
 LITTLE: dict[str, Any] = {"shape": UNetShape(widths=(8, 8), head_dim=8), "batch_size": 16, "fewest": 10,
@@ -65,18 +67,25 @@ class TestOfExactDenoisers:
             denoising_evidence([], self.X, levels, noise)
 
 
-def test_plain_classes_are_told_and_the_rows_are_the_evidence():
+def test_the_rows_are_the_evidence_and_the_shares():
     def little(name: str, num: int, seed: int):
         split = make_split(name, num, seed=seed)
         return replace(split, sources=tuple(np.ascontiguousarray(np.asarray(s)[::2, ::2]) for s in split.sources))
 
     train, val = little("train", 60, 0).take(range(59)), little("val", 18, 1)
-    recipe = DiffusionClassifier(diffusion=Diffusion(epochs=2, **LITTLE), num_levels=4, fewest_steps=41)
+    recipe = DiffusionClassifier(diffusion=Diffusion(epochs=2, **LITTLE), num_levels=2, fewest_steps=41)
     model = recipe.fit(train, seed=2)
     assert len(model.generator.record["losses"]) == 11  # of 4 steps each, where the recipe asks for 2
     found = model.predictions(val)
     assert (found.kind, found.method, found.seed, found.split) == ("logits", "diffusion", 2, "val")
-    assert found.values.argmax(dim=1).tolist() == val.labels.tolist()
+    network = model.generator.network
+    x = 2 * as_pictures(val, size=8, channels=3).batch(np.arange(18)) - 1
+    by_hand = torch.full((18,), np.log(19 / 59), dtype=torch.float64)
+    for j, sigma in enumerate((10.0, 0.25)):
+        noise = keyed_normal(81, 2, 0, j, np.arange(192)).astype(np.float32).reshape(3, 8, 8)
+        guess = network.denoise(x + sigma * torch.from_numpy(noise), torch.full((18,), sigma), torch.full((18,), 2))
+        by_hand -= (x - guess).double().square().sum((1, 2, 3)) / sigma**2 * np.log(40) / 2
+    torch.testing.assert_close(found.values[:, 2].double(), by_hand, rtol=1e-4, atol=1e-2)
     few = model.predictions(val.take([7, 3]))
     torch.testing.assert_close(few.values, found.values[[7, 3]], rtol=1e-4, atol=1e-2)
     by_shares = replace(model, generator=replace(model.generator, shares=(0.2, 0.2, 0.6))).predictions(val)

@@ -92,7 +92,7 @@ class DiffusionClassifier:
 
     diffusion: Diffusion = field(default_factory=lambda: Diffusion(conditional=True, class_drop=0.0))
     num_levels: int = 8
-    sigma_min: float = 0.1
+    sigma_min: float = 0.25
     sigma_max: float = 10.0
     draws: int = 1
     fewest_steps: int = 400
