@@ -77,12 +77,12 @@ def distil(
         raise InputError("--minutes chooses the epochs; give it or --epochs")
     if num < 10:
         raise InputError(f"--num must be at least 10 for there to be something to measure, got {num}")
-    training = training_of(out)
     from headfirst.generate import load_generator
     from headfirst.generate.diffusion import require_teacher
     from headfirst.report import generate_json, write_generate
     from headfirst.study import distil as distil_generator
 
+    training = training_of(out)
     recipe = _recipe(method, guidance, num_steps=steps, epochs=epochs, batch_size=batch_size)
     teacher = load_generator(model)
     require_teacher(teacher)

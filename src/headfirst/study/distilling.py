@@ -16,6 +16,7 @@ from headfirst.generate import Generator
 from headfirst.generate.diffusion import ConsistencyTraining
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.distillation_quality import quality_table
+from headfirst.study.generator_evaluation import real_images
 from headfirst.study.generator_report import GeneratorReport
 from headfirst.study.generator_training import GeneratorTraining, train_generator
 from headfirst.types import Progress, silent
@@ -104,6 +105,7 @@ def distil(
 
     The rest and errors as `train_generator`; errors of the recipe's `fit` too.
     """
+    real_images(teacher, images, split, teacher.network.size, progress)  # refuses a split before any work
     taught = Taught(recipe=recipe, teacher=teacher, epochs=recipe.epochs)
 
     def finished(report: GeneratorReport, student: Generator) -> GeneratorReport:

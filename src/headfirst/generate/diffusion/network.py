@@ -168,7 +168,7 @@ class DiffusionNetwork(nn.Module):
     def student(self, *, sampling: Sampling, distilled: Distilled, **changes: Any) -> DiffusionNetwork:
         """A network of the same weights, in memory of its own, that is drawn from and told in another way."""
         about = {"sampling": asdict(sampling), "distilled": asdict(distilled), **changes}
-        pupil = DiffusionNetwork.from_config(**{**self.config, **about})
+        pupil = DiffusionNetwork.from_config(**{**self.config, **about}).to(next(self.parameters()).dtype)
         pupil.load_state_dict(self.state_dict())
         return pupil
 
