@@ -74,7 +74,7 @@ class Sampler(grid.PointGenerator):
 
     modes = MODES
 
-    def forward(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         place = torch.special.ndtr(noise[:, 0].double()) * self.modes
         offsets = torch.stack([torch.special.ndtri((place % 1).clamp(1e-4, 1 - 1e-4)), noise[:, 1]], dim=1)
         centres = torch.cartesian_prod(*[2.0 * (torch.arange(5) - 2)] * 2)
