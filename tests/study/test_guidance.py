@@ -41,7 +41,7 @@ class Guided(nn.Module):
 
 @pytest.fixture(scope="module")
 def colours() -> ImageSet:
-    splits = {name: make_split(name, n, seed=seed) for seed, (name, n) in enumerate([("train", 90), ("val", 60)])}
+    splits = {name: make_split(name, n, seed=seed) for seed, (name, n) in enumerate([("train", 240), ("val", 240)])}
     return ImageSet(name="colours", splits=splits, classes=splits["train"].classes)
 
 
@@ -52,7 +52,7 @@ def generator(colours: ImageSet) -> Generator:
 
 
 def test_what_guidance_gains_and_costs_is_seen(colours: ImageSet, generator: Generator, backbone: PretrainedBackbone):
-    found = guidance_path(generator, colours, backbone, weights=(2, 5), num=60)
+    found = guidance_path(generator, colours, backbone, weights=(2, 5), num=240)
     none, right, too_much = found.rows
     assert [row.weight for row in found.rows] == [1.0, 2.0, 5.0]
     assert none.recognised.high < right.recognised.low
@@ -63,7 +63,7 @@ def test_what_guidance_gains_and_costs_is_seen(colours: ImageSet, generator: Gen
     assert found.sentence.startswith(
         "guidance 2 is recommended: its Fréchet distance is the least; against none, 100.0"
     )
-    assert (found.num_generated, found.num_real, found.split) == (60, 60, "val")
+    assert (found.num_generated, found.num_real, found.split) == (240, 240, "val")
 
 
 def row(weight: float, value: float, half: float) -> GuidanceRow:

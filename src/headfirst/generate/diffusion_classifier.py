@@ -36,7 +36,7 @@ def denoising_evidence(
     denoisers: Sequence[Denoiser],
     x: Float[Tensor, "n ..."],
     sigmas: Float[Tensor, " m"],
-    noise: Float[Tensor, "r m ..."],
+    noise: Float[Tensor, "r levels ..."],
 ) -> Float[Tensor, "n k"]:
     """-∫ E |x - D_k(x + σ ε; σ)|² / σ² d ln σ of each image and class, by the trapezoidal rule, float64.
 
