@@ -68,7 +68,7 @@ def test_a_tolerance_that_nothing_meets_says_the_best() -> None:
 
 def test_counts_are_those_of_the_samplers() -> None:
     for method in ("euler", "heun", "dpm_solver_2", "dpm_solver_3", "dpm_pp_3m", "plms", "pndm", "ddpm", "heun_churn"):
-        for n in (1, 2, 3, 7):
+        for n in (1, 2, 3, 7, 8):
             denoiser, sampling = Counting(), Sampling(method=method, num_steps=n)
             sampling.run(denoiser, torch.ones(1, 1, dtype=F64), sampling.sigmas(0.1, 5.0))
             assert denoiser.asked == sampling.num_evaluations

@@ -55,9 +55,9 @@ COUNTS: dict[Sampler, Callable[[int], int]] = {
     dpm_solver_3: lambda n: 3 * n - 2,
     dpm_solver_2m: lambda n: n,
     dpm_pp_2m: lambda n: n,
-    dpm_solver_3m: lambda n: n + (n > 1),
-    dpm_pp_3m: lambda n: n + (n > 1),
-    plms: lambda n: n + 2 * min(n - 1, 2),
+    dpm_solver_3m: lambda n: n + (n >= 8),
+    dpm_pp_3m: lambda n: n + (n >= 8),
+    plms: lambda n: n + 2 * (n >= 8),
     pndm: lambda n: n + 3 * min(n - 1, 3),
 }
 

@@ -33,6 +33,7 @@ from headfirst.generate.diffusion.samplers import (
     pndm,
     reverse_sde,
 )
+from headfirst.generate.diffusion.samplers.stepping import FEWEST
 from headfirst.types import Denoiser
 
 METHODS: dict[str, Callable[..., Tensor]] = {
@@ -59,9 +60,9 @@ EVALUATIONS: dict[str, Callable[[int], int]] = {
     "heun_churn": lambda n: 2 * n - 1,
     "dpm_solver_2": lambda n: 2 * n - 1,
     "dpm_solver_3": lambda n: 3 * n - 2,
-    "dpm_solver_3m": lambda n: n + (n > 1),
-    "dpm_pp_3m": lambda n: n + (n > 1),
-    "plms": lambda n: n + 2 * min(n - 1, 2),
+    "dpm_solver_3m": lambda n: n + (n >= FEWEST),
+    "dpm_pp_3m": lambda n: n + (n >= FEWEST),
+    "plms": lambda n: n + 2 * (n >= FEWEST),
     "pndm": lambda n: n + 3 * min(n - 1, 3),
 }
 """How often a method asks the denoiser in n steps, the last of which ends at 0; those left out, n times."""

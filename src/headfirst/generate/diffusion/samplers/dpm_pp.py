@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headfirst.generate.diffusion.noise import Streams
 from headfirst.generate.diffusion.samplers.stepping import (
+    FEWEST,
     falling_levels,
     image_weights,
     scalars,
@@ -48,8 +49,8 @@ def dpm_pp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Strea
 def dpm_pp_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Streams = None) -> Tensor:
     """x ← t/s x + ∫ e^(u-h) P(u) du, P the parabola through the last three D: third order.
 
-    The first step evaluates at its middle too, or the first order of one step would be that of all; the second takes
-    the line. M levels, M evaluations, M - 1 of a single step; the step to a last level of 0 returns D. Arguments and
+    From `FEWEST` steps on the first evaluates at its middle too, or its first order would limit all to the second; the
+    second step takes the line. M levels, M evaluations, M - 1 of fewer steps; the step to a last level of 0 returns D. Arguments and
     errors as `euler`.
 
     Source: Lu et al., "DPM-Solver++", 2022, section 4, of the third order. Deviations: the weights are those of the
@@ -65,7 +66,7 @@ def dpm_pp_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Strea
         images = [denoiser(x, at[i]), *images[:2]]
         if t == 0:
             return images[0]
-        if i == 0:
+        if i == 0 and len(levels) > FEWEST:
             y = torch.lerp(images[0], x, math.sqrt(t / s))
             x = torch.lerp(denoiser(y, middle), x, t / s)
         else:

@@ -8,6 +8,7 @@ ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from headfirst.generate.diffusion.noise import Streams
 from headfirst.generate.diffusion.samplers.first_order import euler
 from headfirst.generate.diffusion.samplers.stepping import (
+    FEWEST,
     falling_levels,
     noise_weights,
     scalars,
@@ -63,15 +65,18 @@ def dpm_solver_3(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: St
         denoised = denoiser(x, at[i])
         if t == 0:
             return denoised
-        e0 = (x - denoised) / s
-        a, b = thirds[i]
-        h = math.log(s / t)
-        y = torch.add(x, e0, alpha=a - s)
-        d1 = (y - denoiser(y, first[i])) / a - e0
-        y = weighted_sum([e0, d1], [b - s, -2 * b * _phi(2 * h / 3)], x, 1.0)
-        d2 = (y - denoiser(y, second[i])) / b - e0
-        x = weighted_sum([e0, d2], [t - s, -1.5 * t * _phi(h)], x, 1.0)
+        x = third_order_step(denoiser, x, (x - denoised) / s, s, t, (first[i], second[i]))
     return x
+
+
+def third_order_step(denoiser: Denoiser, x: Tensor, e0: Tensor, s: float, t: float, thirds: Sequence[Tensor]) -> Tensor:
+    """A step of `dpm_solver_3`, e0 the noise at s; `thirds`: the levels inside, s^(2/3) t^(1/3) and s^(1/3) t^(2/3)."""
+    a, b, h = s ** (2 / 3) * t ** (1 / 3), s ** (1 / 3) * t ** (2 / 3), math.log(s / t)
+    y = torch.add(x, e0, alpha=a - s)
+    d1 = (y - denoiser(y, thirds[0])) / a - e0
+    y = weighted_sum([e0, d1], [b - s, -2 * b * _phi(2 * h / 3)], x, 1.0)
+    d2 = (y - denoiser(y, thirds[1])) / b - e0
+    return weighted_sum([e0, d2], [t - s, -1.5 * t * _phi(h)], x, 1.0)
 
 
 def dpm_solver_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Streams = None) -> Tensor:
@@ -97,8 +102,8 @@ def dpm_solver_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: S
 def dpm_solver_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Streams = None) -> Tensor:
     """Multistep of the third order: the parabola through the last three noises.
 
-    The first step is `dpm_solver_2`'s, or the first order of one step would be that of all. M levels, M evaluations,
-    M - 1 of a single step; the step to a last level of 0 returns D. Arguments, errors and source as `dpm_solver_2m`.
+    From `FEWEST` steps on the first is `dpm_solver_2`'s, or the first order of one step would limit all to the second.
+    M levels, M evaluations, M - 1 of fewer steps; the step to a last level of 0 returns D. Arguments, errors and source as `dpm_solver_2m`.
     """
     levels = falling_levels(sigmas, x)
     at = scalars(levels, x)
@@ -110,7 +115,7 @@ def dpm_solver_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: S
         if t == 0:
             return denoised
         noises = [(x - denoised) / s, *noises[:2]]
-        if i == 0:
+        if i == 0 and len(levels) > FEWEST:
             m = math.sqrt(s * t)
             y = torch.lerp(denoised, x, m / s)
             x = torch.add(x, y - denoiser(y, middle), alpha=(t - s) / m)

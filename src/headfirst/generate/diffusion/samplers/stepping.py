@@ -17,6 +17,8 @@ from torch import Tensor
 
 from headfirst.errors import InputError
 
+FEWEST = 8
+"""Steps from which on methods of the third order and above start with care; fewer are too long for it to pay."""
 Table = tuple[tuple[float, ...], ...]
 """Weights of each step, for the newest evaluation first."""
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(32)
@@ -52,6 +54,15 @@ def noise_weights(levels: Sequence[float], order: int) -> Table:
     P is the polynomial in λ = -log σ through the last noises, at most `order` of them, the newest first.
     """
     return _noise_weights(tuple(levels), order)
+
+
+def correction_weights(levels: Sequence[float]) -> tuple[float, ...]:
+    """Of the step between the last two levels, done again when the noise at its end is known: Adams-Moulton's.
+
+    Of all noises at these levels, the newest first.
+    """
+    s, t = levels[-2:]
+    return _weights(levels[::-1], s, t, lambda u: -s * np.exp(-u), np.log)
 
 
 def image_weights(levels: Sequence[float], order: int) -> Table:
