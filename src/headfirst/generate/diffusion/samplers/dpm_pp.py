@@ -50,8 +50,8 @@ def dpm_pp_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Strea
     """x ← t/s x + ∫ e^(u-h) P(u) du, P the parabola through the last three D: third order.
 
     From `FEWEST` steps on the first evaluates at its middle too, or its first order would limit all to the second; the
-    second step takes the line. M levels, M evaluations, M - 1 of fewer steps; the step to a last level of 0 returns D. Arguments and
-    errors as `euler`.
+    second step takes the line. M levels, M evaluations, M - 1 of fewer steps; the step to a last level of 0 returns D.
+    Arguments and errors as `euler`.
 
     Source: Lu et al., "DPM-Solver++", 2022, section 4, of the third order. Deviations: the weights are those of the
     parabola itself for any steps, where a common implementation halves the last and is of second order; and it is one

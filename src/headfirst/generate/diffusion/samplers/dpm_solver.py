@@ -103,7 +103,8 @@ def dpm_solver_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: S
     """Multistep of the third order: the parabola through the last three noises.
 
     From `FEWEST` steps on the first is `dpm_solver_2`'s, or the first order of one step would limit all to the second.
-    M levels, M evaluations, M - 1 of fewer steps; the step to a last level of 0 returns D. Arguments, errors and source as `dpm_solver_2m`.
+    M levels, M evaluations, M - 1 of fewer steps; the step to a last level of 0 returns D. Arguments,
+    errors and source as `dpm_solver_2m`.
     """
     levels = falling_levels(sigmas, x)
     at = scalars(levels, x)
