@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_generate_verbs import square_photos
@@ -106,9 +105,11 @@ def test_evaluations_are_counted(teacher: Generator):
         (("--split", "train"), "split 'train' is learned from"),
     ],
 )
-def test_what_cannot_be(headfirst, model: Path, photos: Path, tmp_path: Path, wrong: tuple, message: str):
-    ask = ("generate", "distil", model, "--data", photos, "--out", tmp_path / "x", "--quiet")
-    assert message in headfirst(*ask, *wrong, code=2).stderr
+def test_what_cannot_be(
+    headfirst, model: Path, photos: Path, tiny_directory: Path, tmp_path: Path, wrong: tuple, message: str
+):
+    ask = ("generate", "distil", model, "--data", photos, "--backbone", tiny_directory, "--out", tmp_path / "x")
+    assert message in headfirst(*ask, *wrong, "--quiet", code=2).stderr
     assert not (tmp_path / "x" / "generator.json").exists()
 
 
