@@ -42,7 +42,7 @@ def test_refusals(headfirst, out: tuple[Path, str], tmp_path: Path) -> None:
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for words, *arguments in (
         ("holds files that are no augmentation", "--out", tmp_path / "mine"),
-        ("'diffusion' is none of vae, gan", "--generator", "diffusion"),
+        ("'difusion' is none of vae, gan, diffusion; did you mean", "--generator", "difusion"),
         ("numbers with commas between them, such as 0.5,1,2,4, got 'many'", "--ratios", "many"),
         ("ratios must rise and lie above 0", "--ratios", "0"),
         ("seeds must be at least 2, got 1", "--seeds", 1),

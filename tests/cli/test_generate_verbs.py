@@ -14,7 +14,8 @@ import headfirst.report as headfirst_report
 import headfirst.study.generator_training as training
 from headfirst.data import ImageSet, decode_image
 from headfirst.errors import Interrupted
-from headfirst.generate import VAE, load_generator
+from headfirst.generate import VAE, Diffusion, Sampling, load_generator
+from headfirst.nn import UNetShape
 from headfirst.study import GeneratorReport
 
 QUICK = ("--epochs", 2, "--batch-size", 16, "--force", "--quiet")
@@ -219,7 +220,7 @@ def test_odd_images_are_resized_or_set_aside_and_said(headfirst, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "{photos}", "--model", "gna"], "none of vae, gan; did you mean 'gan'"),
+        (["train", "{photos}", "--model", "gna"], "none of vae, gan, diffusion; did you mean 'gan'"),
         (["train", "{photos}"], "a VAE needs about 500 images"),
         (["train", "{photos}"], "got 80; add some, or go on all the same with force (--force)"),
         (["train", "{photos}", "--model", "gan"], "a GAN needs about 500 images"),
@@ -269,3 +270,59 @@ def test_a_class_that_is_no_folder_name_is_refused(tmp_path: Path, photos: Path)
         with pytest.raises(InputError, match="cannot be a folder's name"):
             write_samples(samples, generator, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def diffusion(headfirst, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "diffusion"
+    with pytest.MonkeyPatch.context() as patch:  # a network that takes a moment
+        patch.setattr("headfirst.generate.diffusion.memorising.CHEAP", Sampling(num_steps=1))
+        recipe = Diffusion(shape=UNetShape(widths=(8, 8), head_dim=8), sampling=Sampling(num_steps=2), epochs=2,
+                           batch_size=16)  # fmt: skip
+        patch.setattr("headfirst.cli.generating._recipe", lambda model, **_: {"diffusion": recipe}[model])
+        called = headfirst("generate", "train", photos, "--model", "diffusion", *QUICK, "--out", out)
+    assert "80 images of 2 classes, diffusion, 2 epochs in" in called.stdout
+    return out
+
+
+def test_a_diffusion_model_is_drawn_from_as_asked(headfirst, diffusion: Path, tmp_path: Path):
+    page = (diffusion / "generate.html").read_text()
+    assert "Nearest is a training image" in page
+    ask = ("generate", "sample", diffusion, "-n", 5, "--seed", 1, "--quiet")
+    how = ("--sampler", "ddpm", "--steps", 3, "--guidance", 2, "--class", "red")
+    headfirst(*ask, *how, "--out", tmp_path / "made")
+    expected = load_generator(diffusion).sample(
+        5, seed=1, label=1, sampling=Sampling(method="ddpm", num_steps=3, guidance=2.0)
+    )
+    about = json.loads((tmp_path / "made" / "samples.json").read_text())
+    assert (about["sampling"]["method"], about["sampling"]["num_steps"]) == ("ddpm", 3)
+    for row, file in enumerate(about["files"]):
+        pixels = decode_image((tmp_path / "made" / file["path"]).read_bytes())
+        assert torch.equal(torch.from_numpy(np.array(pixels)).permute(2, 0, 1), expected.pixels[row])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--steps", 0), "--steps must be at least 1, got 0"),
+        (("--steps", -2), "--steps must be at least 1, got -2"),
+        (("--sampler", "huen"), "did you mean 'heun'"),
+        (("--class", "rde"), "did you mean 'red'"),
+    ],
+)
+def test_ways_of_drawing_that_cannot_be(headfirst, diffusion: Path, tmp_path: Path, wrong: tuple, message: str):
+    assert message in headfirst("generate", "sample", diffusion, *wrong, "--out", tmp_path / "x", code=2).stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_vae_has_no_steps(headfirst, trained: Path, tmp_path: Path):
+    called = headfirst("generate", "sample", trained, "--steps", 5, "--out", tmp_path / "x", code=2)
+    assert "a vae makes an image in one step" in called.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_diffusion_model_is_judged_like_the_others(headfirst, diffusion: Path, photos: Path, tiny_directory: Path,
+                                                     tmp_path: Path):  # fmt: skip
+    ask = ("generate", "evaluate", diffusion, "--data", photos, "--backbone", tiny_directory, "--num", 20, "--quiet")
+    assert "20 made images against 40 real ones (test)" in headfirst(*ask, "--out", tmp_path / "a").stdout
+    assert json.loads((tmp_path / "a" / "scores.json").read_text())["kind"] == "diffusion"

@@ -40,7 +40,6 @@ class UNetShape:
     name = "unet"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))  # a list, from JSON
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
             raise InputError(f"widths must be one or more positive multiples of 8, got {self.widths}")
         if self.blocks < 1 or self.patch < 1 or self.head_dim < 1 or self.widths[-1] % self.head_dim:
@@ -65,30 +64,35 @@ class UNetShape:
                 f"a UNet of patch {self.patch} and {len(self.widths)} levels takes sides that are multiples of "
                 f"{self.multiple}, got {size}; give another size or fewer levels"
             )
-        return UNet(self, channels=channels, num_classes=num_classes, num_augmentation=num_augmentation)
+        return UNet(self, size=size, channels=channels, num_classes=num_classes, num_augmentation=num_augmentation)
 
 
 class UNet(nn.Module):
     """Residual blocks down and up with the images of the way down put beside those of the way up.
 
     Each block is scaled and shifted by the conditioning (FiLM) and adds nothing at first, as does the exit: an
-    untrained network returns zeros.
+    untrained network returns zeros. Each level learns an embedding of its places, without which a shallow network of
+    convolutions hardly knows where it is: at much noise the best guess is a mean image.
 
-    Source: Ho et al., NeurIPS 2020, and Dhariwal & Nichol, NeurIPS 2021, appendix A, smaller.
+    Source: Ho et al., NeurIPS 2020, and Dhariwal & Nichol, NeurIPS 2021, appendix A, smaller, with places.
     """
 
-    def __init__(self, shape: UNetShape, *, channels: int, num_classes: int, num_augmentation: int = 0) -> None:
+    def __init__(
+        self, shape: UNetShape, *, size: int, channels: int, num_classes: int, num_augmentation: int = 0
+    ) -> None:
         super().__init__()
         self.patch, widths, dim = shape.patch, shape.widths, 2 * shape.widths[-1]
+        side = size // shape.patch
         pixels = channels * shape.patch**2
         self.conditioning = Conditioning(dim, num_classes=num_classes, num_augmentation=num_augmentation)
         self.begin = nn.Conv2d(pixels, widths[0], 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.places, self.down, self.up = nn.ParameterList(), nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             last = level == len(widths) - 1
             before = widths[max(level - 1, 0)]
             halve = nn.Conv2d(before, width, 3, stride=2, padding=1) if level else nn.Identity()
             heads = width // shape.head_dim if last else 0
+            self.places.append(nn.Parameter(torch.zeros(1, width, side >> level, side >> level)))
             self.down.append(_Level(halve, [_Block(width, width, dim, heads) for _ in range(shape.blocks)]))
             blocks = [_Block(2 * width, width, dim, heads) for _ in range(shape.blocks)]
             double = _Double(width, before) if level else nn.Identity()
@@ -111,8 +115,8 @@ class UNet(nn.Module):
         told = self.conditioning(c_noise, labels, extra, augmentation)
         h = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         h, kept = self.begin(h), []
-        for level in self.down:
-            h = level.resize(h)
+        for level, places in zip(self.down, self.places, strict=True):
+            h = level.resize(h) + places
             for block in level.blocks:
                 h = block(h, told)
                 kept.append(h)

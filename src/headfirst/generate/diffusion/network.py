@@ -163,9 +163,9 @@ class DiffusionNetwork(nn.Module):
         Raises:
             KeyError: no such shape.
         """
-        built = SHAPES[shape["name"]](**{k: v for k, v in shape.items() if k != "name"})
+        built = SHAPES[shape["name"]](**{k: v for k, v in _tuples(shape).items() if k != "name"})
         taught = Distilled(**distilled) if distilled else None
-        return cls(shape=built, sampling=Sampling(**sampling), distilled=taught, **numbers)
+        return cls(shape=built, sampling=Sampling(**_tuples(sampling)), distilled=taught, **numbers)
 
     def student(self, *, sampling: Sampling, distilled: Distilled, **changes: Any) -> DiffusionNetwork:
         """A network of the same weights, in memory of its own, that is drawn from and told in another way."""
@@ -275,6 +275,11 @@ class DiffusionNetwork(nn.Module):
 def _lists(about: dict[str, Any]) -> dict[str, Any]:
     """As JSON gives it back."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in about.items()}
+
+
+def _tuples(about: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was before JSON."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}
 
 
 NETWORKS["diffusion"] = DiffusionNetwork.from_config

@@ -97,10 +97,8 @@ class Sampling:
                 f"guidance must be finite, rescale lie in [0, 1] and rho be positive, got {self.guidance}, "
                 f"{self.rescale} and {self.rho}"
             )
-        if self.interval is not None:
-            object.__setattr__(self, "interval", tuple(self.interval))  # a list, from JSON
-            if len(self.interval) != 2 or not 0 <= self.interval[0] < self.interval[1]:
-                raise InputError(f"interval must be two levels, 0 <= low < high, got {self.interval}")
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            raise InputError(f"interval must be two levels, 0 <= low < high, got {self.interval}")
         if not 0 <= self.eta <= 1 or (self.eta and self.method != "ddim") or not 0 <= self.churn < math.inf:
             raise InputError(
                 "eta must lie in [0, 1] and is ddim's alone, and churn be at least 0, got "

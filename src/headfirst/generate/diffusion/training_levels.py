@@ -26,14 +26,17 @@ _ALIKE = 0.001  # share of the draws that stays spread over all bins alike
 class LogNormalLevels:
     """ln σ ~ N(mean, std²).
 
+    Where the levels lie decides what is learned: -1.2 and 1.2, of photographs of 32 and 64 pixels in the source, left
+    digits of 28 in pieces, for their shape is told at σ from 0.5 to 10.
+
     Source: Karras et al. (EDM), NeurIPS 2022, section 5 and table 1 (P_mean, P_std).
 
     Raises:
         InputError: numbers that cannot be.
     """
 
-    mean: float = -1.2
-    std: float = 1.2
+    mean: float = 0.3
+    std: float = 1.4
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.mean) or not 0 < self.std < math.inf:
