@@ -3,6 +3,7 @@
 Everything here holds noisy images as x = x₀ + σ ε (variance exploding); a `Denoiser` guesses x₀ from x and σ.
 """
 
+from headfirst.generate.diffusion.choice import Choice, Trial, choose_sampling, end_of_path, relative_errors
 from headfirst.generate.diffusion.consistency_distillation import (
     ConsistencyDistillation,
     consistency_distillation_loss,
@@ -22,6 +23,7 @@ from headfirst.generate.diffusion.levels import (
     vp_sigmas,
     zero_terminal_snr,
 )
+from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
 from headfirst.generate.diffusion.mixture import GaussianMixture
 from headfirst.generate.diffusion.network import DiffusionNetwork, Distilled
 from headfirst.generate.diffusion.noise import normal_like, streams
@@ -75,6 +77,8 @@ from headfirst.generate.diffusion.schedules import (
     scaled_linear_alphas_bar,
 )
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
+from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
+from headfirst.generate.diffusion.verification import OrderReading, not_finite, read_order
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
     MinSNRWeighting,
@@ -86,6 +90,7 @@ from headfirst.generate.diffusion.weighting import (
 __all__ = [
     "AdaptiveSample",
     "Augmentation",
+    "Choice",
     "ConsistencyDistillation",
     "ConsistencyTraining",
     "CosineSchedule",
@@ -98,20 +103,25 @@ __all__ = [
     "GaussianMixture",
     "ImportanceLevels",
     "KarrasSchedule",
+    "Likelihood",
     "LinearSchedule",
     "LogNormalLevels",
     "LogSNRUniformSchedule",
     "MinSNRWeighting",
+    "OrderReading",
     "ProgressiveDistillation",
     "Sampling",
     "ScaledLinearSchedule",
     "Schedule",
     "SimpleWeighting",
     "Solution",
+    "Trial",
+    "VariationalBound",
     "VelocityWeighting",
     "Weighting",
     "adaptive",
     "alpha_bar_of_sigma",
+    "choose_sampling",
     "consistency",
     "consistency_distillation_loss",
     "consistency_loss",
@@ -128,6 +138,7 @@ __all__ = [
     "dpm_solver_2m",
     "dpm_solver_3",
     "dpm_solver_3m",
+    "end_of_path",
     "euler",
     "euler_step",
     "guided",
@@ -137,8 +148,11 @@ __all__ = [
     "heun_step",
     "karras_sigmas",
     "linear_alphas_bar",
+    "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
+    "not_finite",
+    "optimal_variances",
     "plms",
     "pndm",
     "preconditioned",
@@ -147,13 +161,16 @@ __all__ = [
     "progressive_loss",
     "progressive_target",
     "pseudo_huber",
+    "read_order",
     "relative_error",
+    "relative_errors",
     "reverse_sde",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",
     "spaced_timesteps",
     "streams",
     "to_zero",
+    "variational_bound",
     "vp_denoiser",
     "vp_sigmas",
     "x0_from",

@@ -9,7 +9,6 @@ Shape letters: T training steps, M levels.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +16,7 @@ from torch import Tensor
 
 from headfirst.errors import InputError, did_you_mean
 
-Spacing = Literal["leading", "linspace", "trailing"]
-SPACINGS: tuple[Spacing, ...] = ("leading", "linspace", "trailing")
+SPACINGS = ("leading", "linspace", "trailing")
 
 
 def karras_sigmas(
@@ -107,7 +105,7 @@ def zero_terminal_snr(alphas_bar: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
     return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
 
 
-def spaced_timesteps(num_train: int, num_steps: int, spacing: Spacing = "trailing") -> Int[Tensor, " m"]:
+def spaced_timesteps(num_train: int, num_steps: int, spacing: str = "trailing") -> Int[Tensor, " m"]:
     """`num_steps` of the training steps 0 … T-1, falling, evenly spaced; each sampler step ends at the next of them.
 
     leading: 0 is the last and T-1 is left out; linspace: both are there; trailing: T-1 is the first (Lin et al.,
@@ -132,7 +130,7 @@ def spaced_timesteps(num_train: int, num_steps: int, spacing: Spacing = "trailin
     return counted.round().long() - 1
 
 
-def vp_sigmas(alphas_bar: Float[Tensor, " t"], num_steps: int, spacing: Spacing = "trailing") -> Float[Tensor, " m"]:
+def vp_sigmas(alphas_bar: Float[Tensor, " t"], num_steps: int, spacing: str = "trailing") -> Float[Tensor, " m"]:
     """Levels of `num_steps` of a model's discrete steps, and a zero: M + 1 levels.
 
     Args:

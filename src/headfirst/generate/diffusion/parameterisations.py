@@ -8,7 +8,6 @@ What enters: a prediction, the x it was made from, α and σ. What leaves: anoth
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +16,10 @@ from headfirst.errors import InputError, did_you_mean
 from headfirst.generate.diffusion.schedules import Schedule
 from headfirst.types import Denoiser
 
-Prediction = Literal["epsilon", "x0", "v", "score"]
-PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "x0", "v", "score")
+PREDICTIONS = ("epsilon", "x0", "v", "score")
 
 
-def x0_from(kind: Prediction, prediction: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+def x0_from(kind: str, prediction: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
     """x₀ from any prediction.
 
     epsilon: (x - σ ε) / α; v: (α x - σ v) / (α² + σ²); score: (x + σ² s) / α.
@@ -46,7 +44,7 @@ def x0_from(kind: Prediction, prediction: Tensor, x: Tensor, alpha: Tensor | flo
     raise InputError(_unknown(kind))
 
 
-def prediction_of(kind: Prediction, x0: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+def prediction_of(kind: str, x0: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
     """The prediction that says x₀: the inverse of `x0_from`; σ positive except for x0.
 
     epsilon: (x - α x₀) / σ; v: (α x - (α² + σ²) x₀) / σ; score: (α x₀ - x) / σ².
@@ -65,7 +63,7 @@ def prediction_of(kind: Prediction, x0: Tensor, x: Tensor, alpha: Tensor | float
     raise InputError(_unknown(kind))
 
 
-def vp_denoiser(network: Callable[[Tensor, Tensor], Tensor], schedule: Schedule, kind: Prediction) -> Denoiser:
+def vp_denoiser(network: Callable[[Tensor, Tensor], Tensor], schedule: Schedule, kind: str) -> Denoiser:
     """A denoiser from a network of any schedule and prediction: f(α x, t), t the time of the level.
 
     Args:

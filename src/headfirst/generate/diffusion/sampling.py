@@ -54,6 +54,17 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "reverse_sde": reverse_sde,
 }
 """Name → sampler."""
+EVALUATIONS: dict[str, Callable[[int], int]] = {
+    "heun": lambda n: 2 * n - 1,
+    "heun_churn": lambda n: 2 * n - 1,
+    "dpm_solver_2": lambda n: 2 * n - 1,
+    "dpm_solver_3": lambda n: 3 * n - 2,
+    "dpm_solver_3m": lambda n: n + (n > 1),
+    "dpm_pp_3m": lambda n: n + (n > 1),
+    "plms": lambda n: n + 2 * min(n - 1, 2),
+    "pndm": lambda n: n + 3 * min(n - 1, 3),
+}
+"""How often a method asks the denoiser in n steps, the last of which ends at 0; those left out, n times."""
 RANDOM = ("consistency", "ddpm", "heun_churn", "reverse_sde")
 """Those that draw noise on the way, whatever else is asked."""
 
@@ -109,6 +120,11 @@ class Sampling:
     def random(self) -> bool:
         """Whether noise is drawn on the way."""
         return self.method in RANDOM or self.eta > 0
+
+    @property
+    def num_evaluations(self) -> int:
+        """Calls of the denoiser for an image; a guided one asks the network twice."""
+        return EVALUATIONS.get(self.method, int)(self.num_steps)
 
     def sigmas(self, sigma_min: float, sigma_max: float) -> Float[Tensor, " m"]:
         """The levels, M = num_steps + 1, the last of them 0; float64.

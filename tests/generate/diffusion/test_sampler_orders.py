@@ -1,0 +1,81 @@
+"""Each sampler has the order it claims, on a mixture whose flow is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from exact import flow, mixture, noisy
+from headfirst.generate.diffusion import (
+    ddim,
+    dpm_pp_2m,
+    dpm_pp_3m,
+    dpm_solver_1,
+    dpm_solver_2,
+    dpm_solver_2m,
+    dpm_solver_3,
+    dpm_solver_3m,
+    euler,
+    heun,
+    karras_sigmas,
+    log_snr_uniform_sigmas,
+    plms,
+    pndm,
+)
+
+MAX, MIN = 10.0, 0.1
+GRIDS = {"karras": karras_sigmas, "log-snr": log_snr_uniform_sigmas}
+ORDERS = [
+    (euler, 0.95, 1.05),
+    (ddim, 0.95, 1.05),
+    (dpm_solver_1, 0.95, 1.05),
+    (heun, 1.9, 2.1),
+    (dpm_solver_2, 1.9, 2.1),
+    (dpm_solver_2m, 1.9, 2.1),
+    (dpm_pp_2m, 1.9, 2.1),
+    (pndm, 1.9, 2.1),
+    (dpm_solver_3, 2.8, 3.3),
+    (dpm_solver_3m, 2.8, 3.3),
+    (dpm_pp_3m, 2.8, 3.3),
+    (plms, 3.5, 4.2),
+]
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[Tensor, Tensor]:
+    x = noisy(16, MAX)
+    return x, flow(mixture(), x, MAX, MIN)
+
+
+def error(sampler: Callable[..., Tensor], problem: tuple[Tensor, Tensor], num_steps: int, grid: str) -> float:
+    x, exact = problem
+    found = sampler(mixture(), x, GRIDS[grid](num_steps + 1, MIN, MAX))
+    return (found - exact).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("sampler", "low", "high"), ORDERS, ids=lambda v: getattr(v, "__name__", ""))
+def test_slope(sampler: Callable[..., Tensor], low: float, high: float, grid: str, problem) -> None:
+    steps = [32, 64, 128]
+    errors = [error(sampler, problem, n, grid) for n in steps]
+    slope = torch.linalg.lstsq(
+        torch.tensor([[math.log(n), 1.0] for n in steps]), torch.tensor([[-math.log(e)] for e in errors])
+    ).solution[0, 0]
+    assert low <= slope <= high, (slope, errors)
+
+
+@pytest.mark.parametrize("sampler", [s for s, *_ in ORDERS], ids=lambda s: s.__name__)
+def test_the_error_falls_at_every_doubling_and_ends_nowhere(sampler: Callable[..., Tensor], problem) -> None:
+    errors = [error(sampler, problem, n, "karras") for n in (8, 16, 32, 64, 128)]
+    assert all(b < a / 1.9 for a, b in pairwise(errors)), errors
+
+
+@pytest.mark.parametrize("num_steps", [10, 20, 40])
+def test_the_third_order_beats_the_second_and_that_the_first_at_equal_steps(num_steps: int, problem) -> None:
+    first, second, third = (error(s, problem, num_steps, "log-snr") for s in (euler, dpm_pp_2m, dpm_pp_3m))
+    assert third < second < first
