@@ -15,6 +15,7 @@ from headfirst.cli import (
     augmenting,
     claims,
     comparing,
+    distilling,
     generating,
     ground,
     planning,
@@ -60,7 +61,7 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
-for verb in (translating.train_pairs, translating.translate, translating.restyle):
+for verb in (distilling.distil, translating.train_pairs, translating.translate, translating.restyle):
     generating.app.command()(verb)
 app.add_typer(generating.app, name="generate")
 

@@ -81,7 +81,7 @@ def train(
     where = resolve_device(device)
     if fresh and training.is_dir():
         shutil.rmtree(training)
-        _clear_growth(out)
+        clear_growth(out)
     with progress_display(quiet=quiet) as progress:
         done = train_generator(images, recipe, out, minutes=minutes, with_classes=not without_classes, seed=seed,
                                device=where, force=force, told=lambda sentence: note(sentence, quiet=quiet),
@@ -236,7 +236,7 @@ def _sampling(generator: Generator, **given: Any) -> Sampling | None:
     return replace(getattr(generator.network, "sampling", None) or Sampling(), **wanted)
 
 
-def _clear_growth(out: Path) -> None:
+def clear_growth(out: Path) -> None:
     """What a training that is given up wrote into `out`."""
     names = ("generator.json", "model.safetensors", "generate.html", "generate.json")
     for path in (*(out / name for name in names), *out.glob("samples-[0-9]*.png")):

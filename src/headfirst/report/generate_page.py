@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from headfirst.report.pretrain_curves import Panel, panels_figure
 from headfirst.report.template import render, require_inline
 
 if TYPE_CHECKING:
+    from headfirst.study.distillation_quality import Quality
     from headfirst.study.generator_report import GeneratorReport
     from headfirst.study.generator_scores import GeneratorScores, Score
 
@@ -114,8 +115,25 @@ def generate_page(report: GeneratorReport) -> str:
         columns=_columns(report),
         headline=told_apart(report.scores) if report.scores else "",
         scores=score_lines(report.scores) if report.scores else (),
+        quality=quality_lines(report.quality),
         tables=tables,
         numbers=numbers,
+    )
+
+
+def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, str, str, str, str, str], ...]:
+    """(model, way, evaluations, Fréchet distance, its interval, milliseconds an image), as they are printed."""
+    return tuple(
+        (
+            row.model,
+            f"{row.method}, {row.steps} step{'s' * (row.steps > 1)}"
+            + (f", guidance {row.guidance:g}" if row.guidance != 1 else ""),
+            numbers.count(row.evaluations),
+            _number("frechet", row.frechet.value),
+            _interval("frechet", row.frechet),
+            f"{row.milliseconds:.2g}",
+        )
+        for row in rows
     )
 
 

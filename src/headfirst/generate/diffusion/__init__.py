@@ -10,7 +10,7 @@ from headfirst.generate.diffusion.consistency_distillation import (
 )
 from headfirst.generate.diffusion.consistency_function import consistency_loss, pseudo_huber
 from headfirst.generate.diffusion.consistency_training import ConsistencyTraining, consistency_training_loss
-from headfirst.generate.diffusion.course import relative_error
+from headfirst.generate.diffusion.course import relative_error, require_teacher
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
@@ -164,6 +164,7 @@ __all__ = [
     "read_order",
     "relative_error",
     "relative_errors",
+    "require_teacher",
     "reverse_sde",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",

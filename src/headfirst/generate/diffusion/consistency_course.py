@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from headfirst.generate.diffusion.course import (
     Course,
+    Optimised,
     compared_images,
     error_reading,
     relative_error,
@@ -59,7 +60,7 @@ def taught(
     module: nn.Module,
     network: DiffusionNetwork,
     loss: Callable[[Batch], Tensor],
-    recipe: Any,
+    recipe: Optimised,
     *,
     teacher: Generator | None,
     guidance: float,

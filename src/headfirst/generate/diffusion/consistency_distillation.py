@@ -99,7 +99,7 @@ class ConsistencyDistillation:
                 f"{self.num_levels} and {self.target_decay}"
             )
         _ = Sampling(num_steps=self.num_steps), Distilled(guidance=self.guidance)  # these check the rest
-        require_numbers(self, self.epochs)
+        require_numbers(self)
 
     @property
     def default_guidance(self) -> float:

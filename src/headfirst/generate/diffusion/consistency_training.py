@@ -121,7 +121,7 @@ class ConsistencyTraining:
         if not 1 <= self.coarsest <= self.finest:
             raise InputError(f"1 <= coarsest <= finest must hold, got {self.coarsest} and {self.finest}")
         _ = Sampling(num_steps=self.num_steps)  # checks it
-        require_numbers(self, self.epochs)
+        require_numbers(self)
 
     def fit(
         self,

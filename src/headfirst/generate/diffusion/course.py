@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,8 +38,12 @@ NUM_COMPARED = 128
 _NOISE, _LEVEL, _GUIDANCE = range(91, 94)  # streams of the keyed generator
 
 
+@runtime_checkable
 class Optimised(Protocol):
     """What a recipe says of its steps."""
+
+    @property
+    def epochs(self) -> int: ...
 
     @property
     def batch_size(self) -> int: ...
@@ -90,7 +94,7 @@ class Course:
             InputError: the teacher is no diffusion model or a student already; the images are of another kind or lack
                 its classes.
         """
-        network = teacher_network(teacher)
+        network = require_teacher(teacher)
         pool = as_pictures(images, size=network.size, channels=network.channels)
         if teacher.classes and pool.classes != teacher.classes:
             raise InputError(
@@ -140,7 +144,7 @@ class Course:
         )
 
 
-def teacher_network(teacher: Generator) -> DiffusionNetwork:
+def require_teacher(teacher: Generator) -> DiffusionNetwork:
     """The network of a model that can be distilled.
 
     Raises:
@@ -182,7 +186,7 @@ def require_guidance(teacher: Generator, low: float, high: float) -> None:
         raise InputError("guidance goes towards a class, and the model was trained without any: it must be 1")
 
 
-def require_numbers(recipe: Optimised, epochs: int) -> None:
+def require_numbers(recipe: Optimised) -> None:
     """Refuse what cannot be optimised with.
 
     Raises:
@@ -193,7 +197,7 @@ def require_numbers(recipe: Optimised, epochs: int) -> None:
             "lr must be positive, weight_decay at least 0 and memory lie in [0, 1), got "
             f"{recipe.lr}, {recipe.weight_decay} and {recipe.memory}"
         )
-    _ = Optimisation(epochs=epochs, batch_size=recipe.batch_size)  # checks the rest
+    _ = Optimisation(epochs=recipe.epochs, batch_size=recipe.batch_size)  # checks the rest
 
 
 def teach(
@@ -245,7 +249,7 @@ def compared_images(generator: Generator, course: Course, sampling: Sampling | N
     return generator.sample(NUM_COMPARED, seed=course.seed, sampling=sampling, device=str(course.device)).pixels
 
 
-def relative_error(made: UInt8[Tensor, "n 3 s s"], reference: UInt8[Tensor, "n 3 s s"], *, seed: int = 0) -> Interval:
+def relative_error(made: UInt8[Tensor, "n 3 s s"], reference: UInt8[Tensor, "m 3 r r"], *, seed: int = 0) -> Interval:
     """√(mean squared difference / variance of the reference's pixels), with a 95 % bootstrap interval over images.
 
     0 for the same images, about √2 for images that have nothing to do with each other.

@@ -49,7 +49,6 @@ class Distilled:
     guidance: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "guidance", tuple(self.guidance))  # a list, from JSON
         low, high = self.guidance
         if not 0 <= self.boundary < math.inf or not -math.inf < low <= high < math.inf:
             raise InputError(
@@ -164,7 +163,7 @@ class DiffusionNetwork(nn.Module):
             KeyError: no such shape.
         """
         built = SHAPES[shape["name"]](**{k: v for k, v in _tuples(shape).items() if k != "name"})
-        taught = Distilled(**distilled) if distilled else None
+        taught = Distilled(**_tuples(distilled)) if distilled else None
         return cls(shape=built, sampling=Sampling(**_tuples(sampling)), distilled=taught, **numbers)
 
     def student(self, *, sampling: Sampling, distilled: Distilled, **changes: Any) -> DiffusionNetwork:

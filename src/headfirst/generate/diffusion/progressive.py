@@ -130,7 +130,7 @@ class ProgressiveDistillation:
                 f"{self.num_steps} steps last at the least, got {self.epochs}"
             )
         _ = Distilled(guidance=(self.guidance, self.guidance))  # checks that it is finite
-        require_numbers(self, self.epochs)
+        require_numbers(self)
 
     @property
     def halvings(self) -> tuple[int, ...]:
