@@ -25,6 +25,7 @@ from headfirst.cli import (
     run,
     stages,
     translating,
+    verifying,
     zero_shot,
 )
 from headfirst.cli.console import note
@@ -61,7 +62,13 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
-for verb in (distilling.distil, translating.train_pairs, translating.translate, translating.restyle):
+for verb in (
+    distilling.distil,
+    verifying.verify,
+    translating.train_pairs,
+    translating.translate,
+    translating.restyle,
+):
     generating.app.command()(verb)
 app.add_typer(generating.app, name="generate")
 

@@ -119,6 +119,10 @@ def sample(
     guidance: Annotated[
         float | None, typer.Option(help="Of a diffusion model: above 1, images more typical of their class, and fewer.")
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Choose sampler, levels and steps on this model, for this relative error of an image."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="A new or empty folder; class folders of PNG files.")] = Path(
         "headfirst-samples"
     ),
@@ -132,15 +136,22 @@ def sample(
     """
     if steps is not None and steps < 1:
         raise InputError(f"--steps must be at least 1, got {steps}; 20 is usual")
+    if tolerance is not None and (sampler is not None or steps is not None):
+        raise InputError("--tolerance chooses sampler and steps; give it, or --sampler and --steps")
     new_folder(out)
     from headfirst.generate import load_generator
-    from headfirst.study import write_samples
+    from headfirst.study import choose_for, write_samples
 
     generator = load_generator(model)
     label = None if class_ is None else generator.label_of(class_)
     sampling = _sampling(generator, method=sampler, num_steps=steps, guidance=guidance)
     where = resolve_device(device)
     with progress_display(quiet=quiet) as progress:
+        if tolerance is not None:
+            choice = choose_for(generator, tolerance, label=label, like=sampling, seed=seed, progress=progress)
+            sampling, error = choice.sampling, choice.chosen.error
+            note(f"{sampling.method}, {sampling.num_steps} steps with rho {sampling.rho:g}, {sampling.num_evaluations} "
+                 f"evaluations: error {error.value:.2g} [{error.low:.2g}, {error.high:.2g}]", quiet=quiet)  # fmt: skip
         samples = generator.sample(num, seed=seed, label=label, start=start, sampling=sampling, device=where,
                                    progress=progress)  # fmt: skip
     about = write_samples(samples, generator, out, sampling=sampling)

@@ -12,17 +12,11 @@ from headfirst.generate.adversarial_game import (
 )
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
-from headfirst.generate.diffusion import Diffusion, Sampling
+from headfirst.generate.diffusion import Diffusion, Sampling, load_diffusers, save_diffusers
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
-from headfirst.generate.latent_space import (
-    LatentDiagnostics,
-    latent_diagnostics,
-    linear_path,
-    spherical_path,
-    traverse,
-)
+from headfirst.generate.latent_space import LatentDiagnostics, latent_diagnostics, linear_path, spherical_path, traverse
 from headfirst.generate.likelihood_classifier import LikelihoodClassifier, LikelihoodModel
 from headfirst.generate.pictures import Pictures, Translated, pictures
 from headfirst.generate.style_shift import match_statistics, restyle
@@ -120,6 +114,7 @@ __all__ = [
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
     "linear_path",
+    "load_diffusers",
     "load_generator",
     "load_translator",
     "logistic_kl",
@@ -138,6 +133,7 @@ __all__ = [
     "reparameterised",
     "restyle",
     "saturating_loss",
+    "save_diffusers",
     "spherical_path",
     "traverse",
 ]

@@ -62,7 +62,7 @@ class Generator:
     """A trained generator.
 
     Attributes:
-        kind: vae, gan or diffusion.
+        kind: vae, gan, diffusion or diffusers.
         network: a `GeneratorNetwork`, in eval mode on the CPU.
         classes: names in label order; empty without classes.
         shares: of each class among the training images.
@@ -117,7 +117,7 @@ class Generator:
         for block in range(first, last + 1):
             indices = np.arange(block * size, (block + 1) * size)
             noise = torch.from_numpy(keyed_normal(seed, _NOISE, indices[:, None], np.arange(network.noise_dim)))
-            of = self._labels(seed, indices, label)
+            of = self.labels(seed, indices, label)
             given = (noise.float().to(device), of.to(device) if self.classes else None)
             with torch.inference_mode():
                 if hasattr(network, "draw"):
@@ -137,6 +137,16 @@ class Generator:
             indices=torch.arange(start, start + num),
             source=self.fingerprint,
         )
+
+    def labels(self, seed: int, indices: np.ndarray, label: int | None = None) -> Int[Tensor, " n"]:
+        """The class of each image of a seed, drawn by the classes' shares where `label` is None; -1 without classes."""
+        if not self.classes:
+            return torch.full((len(indices),), -1)
+        if label is not None:
+            return torch.full((len(indices),), label)
+        edges = np.cumsum(self.shares)
+        drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
+        return torch.from_numpy(drawn)
 
     def label_of(self, name: str) -> int:
         """Index of a class.
@@ -187,23 +197,18 @@ class Generator:
                 f"{sampling.guidance:g}"
             )
 
-    def _labels(self, seed: int, indices: np.ndarray, label: int | None) -> Tensor:
-        if not self.classes:
-            return torch.full((len(indices),), -1)
-        if label is not None:
-            return torch.full((len(indices),), label)
-        edges = np.cumsum(self.shares)
-        drawn = np.searchsorted(edges / edges[-1], keyed_uniform(seed, _LABEL, indices), side="right")
-        return torch.from_numpy(drawn)
-
 
 def load_generator(directory: str | Path) -> Generator:
-    """Read what `Generator.save` wrote.
+    """Read what `Generator.save` wrote, or a folder of diffusers (see `load_diffusers`).
 
     Raises:
         InputError: there is no generator.
         ArtefactError: the files are damaged, or of a later version.
     """
+    if (Path(directory) / "model_index.json").is_file():
+        from headfirst.generate.diffusion.diffusers_layout import load_diffusers  # which imports this file
+
+        return load_diffusers(directory)
     return read_model(
         directory,
         network=lambda about: NETWORKS[about["kind"]](**about["network"]),

@@ -17,6 +17,7 @@ from headfirst.nn.batch_norm import has_batch_norm, keep_statistics, settle_batc
 from headfirst.nn.classifier import ImageClassifier, UnitLinear, linear_head, random_head
 from headfirst.nn.contrastive import contrastive_loss, sigmoid_contrastive_loss
 from headfirst.nn.decoders import BernoulliDecoder, Decoder, DiscretisedLogisticDecoder, GaussianDecoder
+from headfirst.nn.diffusers_unet import DiffusersUNet, DiffusersUNetShape
 from headfirst.nn.discriminator_reading import DiscriminatorReading, gradient_ratio, read_discriminator
 from headfirst.nn.dit import DiT, DiTShape
 from headfirst.nn.dual_encoder import DualEncoder, has_text_tower, load_dual_encoder, pair
@@ -59,6 +60,8 @@ __all__ = [
     "Decoder",
     "DiT",
     "DiTShape",
+    "DiffusersUNet",
+    "DiffusersUNetShape",
     "DiscretisedLogisticDecoder",
     "DiscriminatorReading",
     "DualEncoder",

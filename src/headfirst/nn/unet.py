@@ -7,6 +7,7 @@ Shape letters: N rows, C channels, S pixels a side, D features of the conditioni
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,12 +116,12 @@ class UNet(nn.Module):
         told = self.conditioning(c_noise, labels, extra, augmentation)
         h = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         h, kept = self.begin(h), []
-        for level, places in zip(self.down, self.places, strict=True):
+        for level, places in zip(_levels(self.down), self.places, strict=True):
             h = level.resize(h) + places
             for block in level.blocks:
                 h = block(h, told)
                 kept.append(h)
-        for level in list(self.up)[::-1]:
+        for level in _levels(self.up)[::-1]:
             for block in level.blocks:
                 h = block(torch.cat([h, kept.pop()], dim=1), told)
             h = level.resize(h)
@@ -128,9 +129,15 @@ class UNet(nn.Module):
 
 
 class _Level(nn.Module):
-    def __init__(self, resize: nn.Module, blocks: list[nn.Module]) -> None:
+    """Blocks, and what halves the side before them, or doubles it after."""
+
+    def __init__(self, resize: nn.Module, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.resize, self.blocks = resize, nn.ModuleList(blocks)
+
+
+def _levels(modules: nn.ModuleList) -> list[_Level]:
+    return [module for module in modules if isinstance(module, _Level)]
 
 
 class _Block(nn.Module):

@@ -26,6 +26,16 @@ from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.sampling import write_samples
 from headfirst.study.search import Hit, Search, search_image, search_text
 from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated
+from headfirst.study.verifying import (
+    LevelsReading,
+    LikelihoodGap,
+    SamplerReading,
+    Verification,
+    choose_for,
+    load_sampler,
+    read_levels,
+    verify_generator,
+)
 
 __all__ = [
     "METHODS",
@@ -43,17 +53,22 @@ __all__ = [
     "LabelBudget",
     "LabelEfficiency",
     "LabelPlan",
+    "LevelsReading",
+    "LikelihoodGap",
     "Origin",
     "Preflight",
     "PretrainOutcome",
     "PretrainReport",
     "Quality",
     "Run",
+    "SamplerReading",
     "ScoreDifference",
     "Search",
     "Step",
+    "Verification",
     "augment_images",
     "choose",
+    "choose_for",
     "compare",
     "compare_scores",
     "did_it_help",
@@ -62,6 +77,7 @@ __all__ = [
     "evaluation_report",
     "index_images",
     "label_efficiency",
+    "load_sampler",
     "neighbours_of",
     "outliers_of",
     "plan",
@@ -70,6 +86,7 @@ __all__ = [
     "pretrain_images",
     "quality_table",
     "raw_pixels",
+    "read_levels",
     "reported_predictions",
     "run",
     "save_added",
@@ -79,6 +96,7 @@ __all__ = [
     "told_apart",
     "train_generator",
     "train_translation",
+    "verify_generator",
     "write_restyled",
     "write_samples",
     "write_shifts",

@@ -13,6 +13,7 @@ from headfirst.errors import DivergenceError, InputError
 from headfirst.generate.diffusion import (
     GaussianMixture,
     adaptive,
+    denoiser_of_noisy,
     dormand_prince,
     karras_sigmas,
     log_likelihood,
@@ -127,6 +128,22 @@ def test_with_the_optimal_variance_the_bound_is_the_entropy(num_steps: int) -> N
     ]
     assert min(others) > entropy + 0.01
     assert variances[-1].item() == pytest.approx(s**2 * 0.05**2 / (s**2 + 0.05**2), rel=0.02)
+
+
+def test_the_bound_of_noisy_images_meets_the_flow(centred: GaussianMixture) -> None:
+    """Of a perfect denoiser it lies above -log p(x; σ_min), by less the more levels there are."""
+    x = centred.sample(20_000, generator=torch.Generator().manual_seed(0))
+    x = x + 0.1 * torch.randn(x.shape, dtype=F64, generator=torch.Generator().manual_seed(1))
+    true = -centred.log_density(x, 0.1).mean().item()
+    inner, gaps = denoiser_of_noisy(centred, 0.1), []
+    for num_steps in (4, 16, 64):
+        sigmas = karras_sigmas(num_steps, 0.05, 30.0)
+        draws = torch.Generator().manual_seed(2)
+        variances = optimal_variances(inner, x, sigmas, generator=draws)
+        bound = variational_bound(inner, x, sigmas, variances, sigma_data=0.8, generator=draws)
+        gaps.append(bound.per_image.mean().item() - true)
+    assert gaps[0] > 1.5 * gaps[1] > 1.5 * gaps[2] > 0
+    assert gaps[2] < 0.03
 
 
 def test_a_bound_needs_levels_and_as_many_variances() -> None:

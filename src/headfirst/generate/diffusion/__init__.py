@@ -11,6 +11,9 @@ from headfirst.generate.diffusion.consistency_distillation import (
 from headfirst.generate.diffusion.consistency_function import consistency_loss, pseudo_huber
 from headfirst.generate.diffusion.consistency_training import ConsistencyTraining, consistency_training_loss
 from headfirst.generate.diffusion.course import relative_error, require_teacher
+from headfirst.generate.diffusion.diffusers_layout import load_diffusers, save_diffusers
+from headfirst.generate.diffusion.diffusers_network import DiffusersNetwork, recognised
+from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler, read_scheduler
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
@@ -24,6 +27,7 @@ from headfirst.generate.diffusion.levels import (
     zero_terminal_snr,
 )
 from headfirst.generate.diffusion.likelihood import Likelihood, log_likelihood
+from headfirst.generate.diffusion.loss import diffusion_loss
 from headfirst.generate.diffusion.mixture import GaussianMixture
 from headfirst.generate.diffusion.network import DiffusionNetwork, Distilled
 from headfirst.generate.diffusion.noise import normal_like, streams
@@ -77,7 +81,12 @@ from headfirst.generate.diffusion.schedules import (
     scaled_linear_alphas_bar,
 )
 from headfirst.generate.diffusion.training_levels import DrawnLevels, ImportanceLevels, LogNormalLevels
-from headfirst.generate.diffusion.variational import VariationalBound, optimal_variances, variational_bound
+from headfirst.generate.diffusion.variational import (
+    VariationalBound,
+    denoiser_of_noisy,
+    optimal_variances,
+    variational_bound,
+)
 from headfirst.generate.diffusion.verification import OrderReading, not_finite, read_order
 from headfirst.generate.diffusion.weighting import (
     EDMWeighting,
@@ -94,6 +103,8 @@ __all__ = [
     "ConsistencyDistillation",
     "ConsistencyTraining",
     "CosineSchedule",
+    "DiffusersNetwork",
+    "DiffusersScheduler",
     "Diffusion",
     "DiffusionNetwork",
     "DiscreteSchedule",
@@ -129,6 +140,7 @@ __all__ = [
     "cosine_alphas_bar",
     "ddim",
     "ddpm",
+    "denoiser_of_noisy",
     "diffusion_loss",
     "dormand_prince",
     "dpm_pp_2m",
@@ -148,6 +160,7 @@ __all__ = [
     "heun_step",
     "karras_sigmas",
     "linear_alphas_bar",
+    "load_diffusers",
     "log_likelihood",
     "log_snr_uniform_sigmas",
     "normal_like",
@@ -162,10 +175,13 @@ __all__ = [
     "progressive_target",
     "pseudo_huber",
     "read_order",
+    "read_scheduler",
+    "recognised",
     "relative_error",
     "relative_errors",
     "require_teacher",
     "reverse_sde",
+    "save_diffusers",
     "scaled_linear_alphas_bar",
     "sigma_of_alpha_bar",
     "spaced_timesteps",

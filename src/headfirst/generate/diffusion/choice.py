@@ -23,12 +23,12 @@ from headfirst.types import Denoiser, Progress, silent
 
 METHODS = ("euler", "heun", "dpm_solver_3", "dpm_pp_2m", "dpm_pp_3m", "dpm_solver_3m", "plms")
 """Those that are tried: deterministic, of the first to the fourth order."""
-RHOS = (3.0, 7.0)
+RHOS = (7.0, 20.0)
 """Grids that are tried."""
 BUDGETS = (4, 5, 6, 8, 10, 12, 16, 20, 26, 34, 44, 57, 74, 96, 125)
 """Evaluations that are tried, rising by about 3/10."""
-FINER = 20
-"""The path that errors are measured from is this much more exact than the tolerance."""
+FINER = 50
+"""The path that errors are measured from is asked for this much less error: where paths spread, it gets more."""
 
 
 @dataclass(frozen=True, kw_only=True)

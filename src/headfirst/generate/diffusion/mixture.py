@@ -26,15 +26,7 @@ class GaussianMixture:
     """
 
     means: Float[Tensor, "k d"]
-    stds: (
-        Float[
-            Tensor,
-            (
-                k  # d
-            ),
-        ]
-        | Float[Tensor, " k"]
-    )
+    stds: Tensor
     weights: Float[Tensor, " k"] | None = None
 
     def __post_init__(self) -> None:

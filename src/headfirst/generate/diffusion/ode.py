@@ -70,6 +70,7 @@ def dormand_prince(
     while t != end:
         if abs(step) >= abs(end - t) * (1 - 1e-12):
             step = end - t
+        ahead = y
         for node, weights in zip(_NODES[1:], _STAGES[1:], strict=True):
             ahead = y
             for slope, weight in zip(slopes, weights, strict=True):

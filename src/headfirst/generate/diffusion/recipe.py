@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headfirst.data import ImageSplit, shuffled_by_name
 from headfirst.errors import InputError
 from headfirst.features import kept_threads, torch_threads
 from headfirst.generate.diffusion.leakage_guard import NUM_TOLD, Augmentation
+from headfirst.generate.diffusion.loss import diffusion_loss, mean_loss
 from headfirst.generate.diffusion.memorising import check_memorisation
 from headfirst.generate.diffusion.network import DiffusionNetwork
 from headfirst.generate.diffusion.sampling import Sampling
@@ -56,7 +56,15 @@ WATCHED = 256
 FALSE_ALARMS = 0.05
 """Chance that a training that does not memorise is stopped for it, over all its readings."""
 _MEASURED = 2048  # images that mean and standard deviation are taken from, at most
-_WEIGHTS, _NOISE, _LEVEL, _DROP, _AUGMENT, _CHECK, _WATCHED, _MEASURE = range(71, 79)  # streams of the keyed generator
+_WEIGHTS, _NOISE, _LEVEL, _DROP, _AUGMENT, _WATCHED, _MEASURE = (
+    71,
+    72,
+    73,
+    74,
+    75,
+    77,
+    78,
+)  # streams of the keyed generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,28 +193,6 @@ class Diffusion:
         with training_folder(directory, world) as work, torch_threads(kept_threads(work)):
             run = _Run(self, pool, held_out, _Trained(network, self.levels), seed, work, progress)
             return _trained(run, watch or (lambda epoch, generator: None))
-
-
-def diffusion_loss(
-    network: Any,
-    images: Float[Tensor, "n c s s"],
-    labels: Int[Tensor, " n"] | None,
-    sigma: Float[Tensor, " n"],
-    noise: Float[Tensor, "n c s s"],
-    *,
-    weighting: Weighting,
-    augmentation: Float[Tensor, "n a"] | None = None,
-) -> Float[Tensor, " n"]:
-    """w(σ) |D(x0 + σ ε; σ) - x0|², the mean over the pixels of each image.
-
-    Args:
-        network: with `denoise` and `sigma_data`, as `DiffusionNetwork`.
-        images: x0, in [-1, 1].
-        noise: ε, standard normal.
-    """
-    noisy = images + sigma[:, None, None, None] * noise
-    guess = network.denoise(noisy, sigma, labels, augmentation=augmentation)
-    return weighting(sigma, network.sigma_data) * (guess - images).square().flatten(1).mean(dim=1)
 
 
 class _Trained(nn.Module):
@@ -357,7 +343,7 @@ def _reading(run: _Run, generator: Generator, epoch: int, record: TrainRecord, n
     reading: dict[str, Any] = {
         "epoch": epoch,
         "loss": record.losses[-1],
-        "learned_loss": _loss_of(run, generator, run.pool),
+        "learned_loss": _loss(run, generator, run.pool),
         "val_loss": None,
         "near_training": None,
         "near_training_expected": None,
@@ -375,7 +361,7 @@ def _reading(run: _Run, generator: Generator, epoch: int, record: TrainRecord, n
         device=str(run.device),
     )
     return reading | {
-        "val_loss": _loss_of(run, generator, run.held_out),
+        "val_loss": _loss(run, generator, run.held_out),
         "near_training": found.share,
         "near_training_expected": found.expected,
         "memorisation_p": found.p_value,
@@ -387,30 +373,11 @@ def _memorised(reading: Mapping[str, Any]) -> bool:
     return reading["verdict"] == "memorised"
 
 
-def _loss_of(run: _Run, generator: Generator, images: Pictures) -> float:
-    """Mean over some of the images, each at a level and with noise of its own, the same at every reading."""
-    shown = images.split.take(shuffled_by_name(images.split.ids, seed=run.seed, stream=_WATCHED)[:WATCHED])
-    some = replace(images, split=shown)
-    network, parts = generator.network.to(run.device), []
-    for rows in np.array_split(np.arange(len(some)), -(-len(some) // network.sample_batch)):
-        x = 2 * some.batch(rows) - 1
-        noise = keyed_normal(_CHECK, run.seed, rows[:, None], np.arange(network.noise_dim))
-        sigma = run.recipe.levels.quantile(torch.from_numpy((rows + 0.5) / len(some)))
-        known = bool(network.num_classes) and some.split.classes == generator.classes
-        labels = torch.from_numpy(some.labels[rows]).to(run.device) if known and (some.labels >= 0).all() else None
-        with torch.inference_mode():
-            parts.append(
-                diffusion_loss(
-                    network,
-                    x.to(run.device),
-                    labels,
-                    sigma.float().to(run.device),
-                    torch.from_numpy(noise).float().view_as(x).to(run.device),
-                    weighting=run.recipe.weighting,
-                ).cpu()
-            )
-    generator.network.cpu()
-    return torch.cat(parts).double().mean().item()
+def _loss(run: _Run, generator: Generator, images: Pictures) -> float:
+    rows = shuffled_by_name(images.split.ids, seed=run.seed, stream=_WATCHED)[:WATCHED]
+    some = replace(images, split=images.split.take(rows))
+    about = {"levels": run.recipe.levels, "weighting": run.recipe.weighting}
+    return mean_loss(generator, some, **about, seed=run.seed, device=run.device)
 
 
 def _record(run: _Run, record: TrainRecord, readings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -110,6 +110,20 @@ def variational_bound(
     return VariationalBound(prior=prior, steps=stacked, reconstruction=reconstruction)
 
 
+def denoiser_of_noisy(denoiser: Denoiser, sigma_min: float) -> Denoiser:
+    """Of images that keep noise of standard deviation σ_min, y = x₀ + σ_min ε: E[y | y + σ' z].
+
+    x + σ'² / (σ'² + σ_min²) (D(x; √(σ'² + σ_min²)) - x): noise upon noise is noise. Its bound is one on the density
+    that `log_likelihood` gives.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        whole = sigma**2 + sigma_min**2
+        return torch.lerp(x, denoiser(x, whole.sqrt()), sigma**2 / whole)
+
+    return denoise
+
+
 def _denoised(denoiser: Denoiser, images: Tensor, levels: Sequence[float], generator: Streams):
     """(D(x₀ + σ z; σ), σ) at each level."""
     with torch.no_grad():

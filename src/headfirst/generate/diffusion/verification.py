@@ -69,7 +69,7 @@ def read_order(
         raise InputError(f"steps must be two numbers or more, each twice the last, got {', '.join(map(str, steps))}")
     errors = tuple(_root_mean_square(sampler(denoiser, x, sigmas(n)) - exact) for n in steps)
     known = [(math.log(n), math.log(e)) for n, e in zip(steps, errors, strict=True) if floor < e < math.inf]
-    slope = -float(np.polyfit(*zip(*known, strict=True), 1)[0]) if len(known) > 1 else None
+    slope = -float(np.polyfit([n for n, _ in known], [e for _, e in known], 1)[0]) if len(known) > 1 else None
     plateaus = tuple(
         n for n, (a, b) in zip(steps, pairwise(errors), strict=False) if b > floor and not (b < a / STALLED)
     )
@@ -86,8 +86,9 @@ def not_finite(
     steps: Sequence[int] = FEW_AND_MANY,
     generator: torch.Generator | None = None,
 ) -> tuple[int, ...]:
-    """Numbers of steps after which an image holds a number that is not finite."""
-    return tuple(n for n in steps if not bool(sampler(denoiser, x, sigmas(n), generator=generator).isfinite().all()))
+    """Numbers of steps after which an image holds a number that is not finite; `generator` for a random sampler."""
+    drawn = {} if generator is None else {"generator": generator}
+    return tuple(n for n in steps if not bool(sampler(denoiser, x, sigmas(n), **drawn).isfinite().all()))
 
 
 def _root_mean_square(difference: Tensor) -> float:

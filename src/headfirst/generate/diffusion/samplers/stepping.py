@@ -43,48 +43,53 @@ def scalars(values: Sequence[float], x: Tensor) -> tuple[Tensor, ...]:
     return torch.tensor(list(values), dtype=dtype).to(x.device, non_blocking=True).unbind()
 
 
-def interpolation_weights(
-    places: Sequence[float], begin: float, end: float, kernel: Callable[[np.ndarray], np.ndarray]
-) -> list[float]:
-    """w_j = ∫ from begin to end of k(u) L_j(u) du, L_j the Lagrange polynomial that is 1 at place j, 0 at the others.
-
-    So Σ_j w_j f(place_j) integrates k f as if f were the polynomial through its values there: exact, whatever the
-    steps between them. Gauss-Legendre with 32 points, which the kernels here are smooth enough for.
-    """
-    half = (end - begin) / 2
-    u = begin + half * (1 + _POINTS)
-    weighted = half * _WEIGHTS * kernel(u)
-    return [
-        float((weighted * np.prod([(u - other) / (place - other) for other in places if other != place], axis=0)).sum())
-        for place in places
-    ]
-
-
 def noise_weights(levels: Sequence[float], order: int) -> list[list[float]]:
-    """Of each step from s to t, but one to 0: x + Σ_j w_j e_j is x - s ∫ e^(-u) P(u) du, u = λ - λ_s, λ = -log σ.
+    """Of each step from s to t, but one to 0: x + Σ_j w_j e_j is x - s ∫ e^(-u) P du, u = λ - λ_s from 0 to log(s/t).
 
-    P is the polynomial through the last noises, at most `order` of them, the newest first.
+    P is the polynomial in λ = -log σ through the last noises, at most `order` of them, the newest first.
     """
-    return [
-        interpolation_weights(places, 0.0, h, lambda u, s=s: -s * np.exp(-u))
-        for s, h, places in _multistep(levels, order)
-    ]
+    return [_weights(places, s, t, lambda u, s=s: -s * np.exp(-u), np.log) for s, t, places in _steps(levels, order)]
 
 
 def image_weights(levels: Sequence[float], order: int) -> list[list[float]]:
-    """The same for denoised images: t/s x + Σ_j w_j D_j is t/s x + ∫ e^(u-h) P(u) du."""
+    """The same for denoised images: t/s x + Σ_j w_j D_j is t/s x + ∫ e^(u-h) P du, h = log(s/t).
+
+    P is a polynomial in √σ: D settles as σ falls to 0, where λ goes on for ever and a polynomial in it runs away.
+    """
     return [
-        interpolation_weights(places, 0.0, h, lambda u, h=h: np.exp(u - h))
-        for _, h, places in _multistep(levels, order)
+        _weights(places, s, t, lambda u, ratio=t / s: ratio * np.exp(u), np.sqrt)
+        for s, t, places in _steps(levels, order)
     ]
 
 
-def _multistep(levels: Sequence[float], order: int) -> list[tuple[float, float, list[float]]]:
-    """Of each step: s, its length in λ, and where the last evaluations lie, in λ - λ_s."""
+def _steps(levels: Sequence[float], order: int) -> list[tuple[float, float, list[float]]]:
+    """Of each step but one to 0: s, t, and the levels of the last evaluations."""
     return [
-        (s, math.log(s / t), [math.log(s / levels[j]) for j in range(i, max(-1, i - order), -1)])
+        (s, t, [levels[j] for j in range(i, max(-1, i - order), -1)])
         for i, (s, t) in enumerate(pairwise(levels))
         if t > 0
+    ]
+
+
+def _weights(
+    places: Sequence[float],
+    s: float,
+    t: float,
+    kernel: Callable[[np.ndarray], np.ndarray],
+    variable: Callable[[np.ndarray], np.ndarray],
+) -> list[float]:
+    """w_j = ∫ k(u) L_j du, u = log(s/σ) from 0 to log(s/t), L_j the Lagrange polynomial that is 1 at place j.
+
+    In any smooth `variable` of σ: so Σ_j w_j f(place_j) integrates k f as if f were the polynomial through its values
+    there, for steps of any lengths, and the order is the number of places. Gauss-Legendre with 32 points.
+    """
+    half = math.log(s / t) / 2
+    u = half * (1 + _POINTS)
+    weighted = half * _WEIGHTS * kernel(u)
+    at, z = [float(variable(np.asarray(place))) for place in places], variable(s * np.exp(-u))
+    return [
+        float((weighted * np.prod([(z - other) / (here - other) for other in at if other != here], axis=0)).sum())
+        for here in at
     ]
 
 
