@@ -66,10 +66,11 @@ class Reading:
     errors: tuple[float, ...]
 
     def cost(self, accuracy: float = ACCURACY) -> float:
-        """Evaluations at which the error is `accuracy`, on the line between the logarithms of its neighbours."""
+        """Evaluations at which the error is `accuracy`, on the line between the logarithms of its neighbours; the
+        fewest or most that were tried where it is met at once, or not at all."""
         below = [i for i, error in enumerate(self.errors) if error <= accuracy]
         if not below or below[0] == 0:
-            return float(self.evaluations[0]) if below else math.inf
+            return float(self.evaluations[0 if below else -1])
         i = below[0]
         errors, evaluations = np.log(self.errors[i - 1 : i + 1]), np.log(self.evaluations[i - 1 : i + 1])
         share = (math.log(accuracy) - errors[0]) / (errors[1] - errors[0])

@@ -23,6 +23,7 @@ from headfirst.cli import (
     pretraining,
     retrieval,
     run,
+    sampling_curve,
     stages,
     translating,
     verifying,
@@ -65,6 +66,7 @@ for verb in VERBS:
 for verb in (
     distilling.distil,
     verifying.verify,
+    sampling_curve.curve,
     translating.train_pairs,
     translating.translate,
     translating.restyle,

@@ -46,7 +46,7 @@ from headfirst.generate.diffusion.progressive import (
     progressive_loss,
     progressive_target,
 )
-from headfirst.generate.diffusion.recipe import Diffusion, diffusion_loss
+from headfirst.generate.diffusion.recipe import Diffusion
 from headfirst.generate.diffusion.samplers import (
     AdaptiveSample,
     adaptive,
