@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfirst.claims import claim_17_fast_sampling as claim
 from headfirst.claims import few_steps, known_flow, run_claim
-from headfirst.claims.few_steps import FULL, Plan, at, fewest, most_steps
+from headfirst.claims.few_steps import FULL, Plan, at, fewest, lasting, most_steps
 from headfirst.claims.known_flow import METHODS, Reading, readings
 from headfirst.generate.diffusion import ConsistencyDistillation, ProgressiveDistillation, ddim
 from headfirst.nn import PretrainedBackbone, UNetShape
@@ -38,7 +38,7 @@ def as_claimed(way: str, seed: int) -> dict[str, Tensor]:
     if way in FULL.students:
         return planted((1, 2, 4), (5.2, 5.1, 5.1))
     enough = 64 if way == "DDIM" else 16
-    return planted(ASKED, tuple(5.1 if n >= enough else 80.0 / n for n in ASKED))
+    return planted(ASKED, tuple(5.1 if n >= enough else 90.0 - n for n in ASKED))
 
 
 def reading(order: float) -> Reading:
@@ -65,7 +65,10 @@ def test_it_holds_where_sampling_is_fast(world: pytest.MonkeyPatch, backbone: Pr
     assert speeds["DDIM"] == pytest.approx(1000 / 64)
     assert speeds["consistency"] == pytest.approx(1000)
     assert verdicts(result.rows, "DDIM: speed-up") == {"fails"}
-    assert verdicts(result.rows, "DDPM itself") == {"holds"}
+    assert verdicts(result.rows, "DDPM itself with at most") == {"holds"}
+    assert verdicts(result.rows, "is near enough") == {"holds"}
+    assert verdicts(result.rows, "DDPM itself on these levels") == {"fails"}
+    assert verdicts(result.rows, "all that are more evaluations") == {"holds"}
     assert "DPM-Solver++ is nearer than DDIM from 1" not in " ".join(result.fine_print)
     assert result.figure.startswith("<?xml")
 
@@ -73,7 +76,7 @@ def test_it_holds_where_sampling_is_fast(world: pytest.MonkeyPatch, backbone: Pr
 @pytest.mark.parametrize(
     ("distances", "verdict"),
     [
-        ([5.1] * 6 + [9.0], "fails"),  # enough for a while is not enough
+        ([90.0] * 4 + [5.1, 9.0, 9.0], "holds"),  # 16 evaluations, though not more
         ([90.0] * 7, "fails"),
         ([90.0] * 5 + [5.6, 5.1], "fails"),  # 64 evaluations: 15.6 times
         ([90.0] * 5 + [5.3, 5.1], "holds"),  # 32
@@ -129,7 +132,8 @@ def test_what_an_accuracy_costs():
 def test_rows_of_a_curve():
     found = planted((1, 4, 16), (9.0, 3.0, 2.0))
     assert [fewest(found, limit) for limit in (1.0, 2.0, 3.5, 9.0)] == [math.inf, 16, 4, 1]
-    assert fewest(planted((1, 4, 16), (2.0, 9.0, 2.0)), 2.5) == 16
+    bent = planted((1, 4, 16), (2.0, 9.0, 2.0))
+    assert (fewest(bent, 2.5), lasting(bent, 2.5), lasting(bent, 1.0)) == (1, 16, math.inf)
     assert [at(found, n) for n in (1, 5, 100)] == [9.0, 3.0, 2.0]
     assert [most_steps("heun", n) for n in (1, 2, 3, 16)] == [1, 1, 2, 8]
     assert [most_steps("dpm_pp_2m", n) for n in (1, 16)] == [1, 16]

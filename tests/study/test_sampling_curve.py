@@ -13,7 +13,7 @@ from headfirst.data import ImageSet
 from headfirst.errors import InputError
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import ConsistencyDistillation, Diffusion, Sampling
-from headfirst.nn import PretrainedBackbone, UNetShape
+from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
 from headfirst.report import generate_page, write_generate
 from headfirst.study import sampling_curve
 from headfirst.study.generator_report import COLUMNS, GeneratorReport
@@ -32,9 +32,9 @@ def student(teacher: Generator, images: ImageSet) -> Generator:
 
 
 @pytest.fixture(scope="module")
-def report(teacher: Generator, student: Generator, images: ImageSet, backbone: PretrainedBackbone) -> GeneratorReport:
-    return sampling_curve(teacher, images, backbone, students={"<quick>": student}, samplers=("heun", "dpm_pp_2m"),
-                          evaluations=(1, 2, 4), num=16)  # fmt: skip
+def report(teacher: Generator, student: Generator, images: ImageSet, tiny_directory: Path) -> GeneratorReport:
+    ways = {"students": {"<quick>": student}, "samplers": ("heun", "dpm_pp_2m")}
+    return sampling_curve(teacher, images, load_backbone(tiny_directory), evaluations=(1, 2, 4), num=16, **ways)
 
 
 def test_every_way_takes_the_evaluations_that_it_may(report: GeneratorReport):

@@ -192,7 +192,13 @@ def most_steps(method: str, evaluations: int) -> int:
 
 
 def fewest(found: Curve, limit: float) -> float:
-    """Evaluations from which on the distance is no larger than `limit`, at all of the curve; infinite where none is."""
+    """Evaluations at which the distance is no larger than `limit` for the first time; infinite where it never is."""
+    within = found["evaluations"][found["distances"] <= limit]
+    return float(within.min()) if len(within) else float("inf")
+
+
+def lasting(found: Curve, limit: float) -> float:
+    """Evaluations from which on it is no larger, at all of the curve."""
     within = (found["distances"] <= limit).tolist()
     kept = list(takewhile(lambda row: row[1], zip(found["evaluations"].tolist()[::-1], within[::-1], strict=True)))
     return float(kept[-1][0]) if kept else float("inf")
