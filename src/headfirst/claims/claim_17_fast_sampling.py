@@ -136,8 +136,8 @@ def _of_networks(curves: Curves, plan: Plan) -> list[Comparison]:
     ]  # fmt: skip
     rows.append(
         judged(f"{FAST}: the same, with all that are more evaluations enough, too",
-               geometric([speed_up(a, b, enough=lasting) for a, b in zip(curves[FAST], slow, strict=True)]), "above", FACTOR,
-               primary=False)
+               geometric([speed_up(a, b, enough=lasting) for a, b in zip(curves[FAST], slow, strict=True)]), "above",
+               FACTOR, primary=False)
     )  # fmt: skip
     rows.append(
         judged(f"{FAST}: speed-up where {NEAR:g} times {YARDSTICK}'s distance is near enough",

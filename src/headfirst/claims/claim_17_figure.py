@@ -37,20 +37,21 @@ def pictured(
     """
     from matplotlib.figure import Figure
 
-    rows = _rows(curves)
+    rows = {"real": shown, **_rows(curves)}
     with drawing():
-        figure = Figure(figsize=(11.0, 4.2 + 0.48 * (len(rows) + 1)), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(4.2, 0.48 * (len(rows) + 1)))  # type: ignore[misc]
-        left, right = above.subplots(1, 2)
+        figure = Figure(figsize=(11.0, 4.2 + 0.42 * len(rows)), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=(4.2, 0.42 * len(rows)))
+        left, right = parts[0].subplots(1, 2)
         _draw_known(left, known)
         _draw_curves(right, curves, fresh, equal)
-        for panel, (name, images) in zip(
-            np.atleast_1d(below.subplots(len(rows) + 1, 1)), {"real": shown, **rows}.items(), strict=True
-        ):
-            panel.imshow(strip(images), interpolation="nearest")
-            panel.set(xticks=(), yticks=())
-            panel.spines[:].set_visible(False)
-            panel.set_ylabel(name, rotation=0, horizontalalignment="right", verticalalignment="center")
+        below = parts[1].subplots()
+        strips = [np.pad(strip(images), ((0, 1), (0, 0), (0, 0)), constant_values=1.0) for images in rows.values()]
+        below.imshow(np.concatenate(strips), interpolation="nearest")
+        side = len(strips[0])
+        below.set_yticks([side * (i + 0.5) for i in range(len(rows))], list(rows))
+        below.tick_params(length=0)
+        below.set_xticks(())
+        below.spines[:].set_visible(False)
         return as_svg(figure)
 
 
