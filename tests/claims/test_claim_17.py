@@ -28,7 +28,7 @@ def planted(evaluations: tuple[int, ...], distances: tuple[float, ...]) -> dict[
     return {
         "evaluations": torch.tensor(evaluations),
         "distances": torch.tensor(distances, dtype=torch.float64),
-        "images": torch.zeros(len(evaluations), 2, 1, 8, 8),
+        "images": torch.zeros(len(evaluations), few_steps.SHOWN, 1, 16, 16),
     }
 
 
