@@ -14,7 +14,7 @@ from headfirst.errors import InputError
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import ConsistencyDistillation, Diffusion, Sampling
 from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
-from headfirst.report import generate_page, write_generate
+from headfirst.report import write_generate
 from headfirst.study import sampling_curve
 from headfirst.study.generator_report import COLUMNS, GeneratorReport
 from headfirst.study.picture_grid import inline_png, picture_grid
@@ -86,7 +86,7 @@ def test_the_page(report: GeneratorReport, tmp_path: Path):
     fetched = replace(report.by_evaluations[0].strips[0], picture="https://example.org/a.png")
     step = replace(report.by_evaluations[0], strips=(fetched,))
     with pytest.raises(InputError, match="must be data:image"):
-        generate_page(replace(report, by_evaluations=(step,)))
+        write_generate(replace(report, by_evaluations=(step,)), tmp_path)
 
 
 @pytest.mark.parametrize(
