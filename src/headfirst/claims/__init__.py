@@ -48,6 +48,7 @@ CLAIMS: Mapping[int, Claim] = {
     14: Claim("Reparameterisation lets gradients reach the encoder", "claim_14_reparameterisation"),
     15: Claim("The KL term keeps the latent near N(0, I)", "claim_15_kl"),
     16: Claim("Mode collapse: the generator settles on few modes", "claim_16_mode_collapse"),
+    17: Claim("Recent diffusion work makes sampling fast", "claim_17_fast_sampling"),
 }
 
 

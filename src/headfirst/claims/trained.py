@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headfirst.data import ImageSplit, normalise, preprocess
 from headfirst.errors import DataError
-from headfirst.generate import GAN, VAE, Generator, load_generator
+from headfirst.generate import GAN, VAE, Diffusion, Generator, load_generator
 from headfirst.nn import PretrainedBackbone
 
 AUTOENCODER = VAE(width=16, hidden=128, epochs=10, conditional=False)
@@ -27,7 +27,7 @@ QUICK_AUTOENCODER = replace(AUTOENCODER, epochs=5)
 _BATCH = 64
 
 
-def trained(recipe: VAE | GAN, images: ImageSplit, seed: int, work: Path) -> Generator:
+def trained(recipe: VAE | GAN | Diffusion, images: ImageSplit, seed: int, work: Path) -> Generator:
     """What the recipe learns from prepared images; from `work` where it was finished before, and a stopped training
     goes on.
 

@@ -14,6 +14,7 @@ from headfirst.report import numbers, tables
 from headfirst.report.document import decoded, plain
 from headfirst.report.files import write_all
 from headfirst.report.pretrain_curves import Panel, panels_figure
+from headfirst.report.quality_curve import quality_figure
 from headfirst.report.template import render, require_inline
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 GENERATE_VERSION = 1
 
-_PICTURES = ("strips", "grown", "lookalikes")
+_PICTURES = ("strips", "grown", "lookalikes", "by_evaluations")
 _TITLES = {
     "frechet": "Fréchet distance, as the literature reports it",
     "frechet_corrected": "Fréchet distance, without the bias of few images",
@@ -59,14 +60,22 @@ _NOT_CURVES = ("epoch", "step", "steps", "seconds")
 def write_generate(report: GeneratorReport, directory: str | Path) -> Path:
     """Write the page and its JSON into `directory`, made if need be; the path of the page.
 
-    An evaluation is scores.html and scores.json (`GeneratorScores` alone), a training generate.html and generate.json.
+    An evaluation is scores.html and scores.json (`GeneratorScores` alone), a training generate.html and generate.json,
+    quality against evaluations curve.html and curve.json.
 
     Raises:
         InputError: a picture that is no inline JPEG or PNG; a value that JSON cannot hold.
     """
-    directory, name = Path(directory), "generate" if report.scores is None else "scores"
+    directory, name = Path(directory), report_name(report)
     write_all({f"{name}.html": generate_page(report), f"{name}.json": generate_json(report) + "\n"}, directory)
     return directory / f"{name}.html"
+
+
+def report_name(report: GeneratorReport) -> str:
+    """Of its files, without the ending."""
+    if report.scores is not None:
+        return "scores"
+    return "curve" if report.by_evaluations else "generate"
 
 
 def generate_json(report: GeneratorReport) -> str:
@@ -116,6 +125,9 @@ def generate_page(report: GeneratorReport) -> str:
         headline=told_apart(report.scores) if report.scores else "",
         scores=score_lines(report.scores) if report.scores else (),
         quality=quality_lines(report.quality),
+        # Made by matplotlib from numbers and names, which it escapes.
+        curve=Markup(quality_figure(report.quality)) if report.by_evaluations else None,
+        name=report_name(report),
         tables=tables,
         numbers=numbers,
     )

@@ -25,6 +25,7 @@ from headfirst.study.pretrain_evidence import did_it_help
 from headfirst.study.pretrain_report import PretrainReport, neighbours_of, outliers_of
 from headfirst.study.pretraining import PretrainOutcome, pretrain_images
 from headfirst.study.sampling import write_samples
+from headfirst.study.sampling_curve import SAMPLERS, sampling_curve
 from headfirst.study.search import Hit, Search, search_image, search_text
 from headfirst.study.translating import train_translation, write_restyled, write_shifts, write_translated, write_varied
 from headfirst.study.verifying import (
@@ -40,6 +41,7 @@ from headfirst.study.verifying import (
 
 __all__ = [
     "METHODS",
+    "SAMPLERS",
     "Augmentation",
     "AugmentationReport",
     "Augmented",
@@ -93,6 +95,7 @@ __all__ = [
     "read_levels",
     "reported_predictions",
     "run",
+    "sampling_curve",
     "save_added",
     "search_image",
     "search_text",

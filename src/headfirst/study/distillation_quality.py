@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from headfirst.augment import as_split
@@ -23,7 +24,7 @@ from headfirst.nn import PretrainedBackbone
 from headfirst.study.generator_data import at_size
 from headfirst.study.generator_evaluation import real_images
 from headfirst.study.generator_scores import Score
-from headfirst.types import Progress, silent
+from headfirst.types import Progress, Samples, silent
 
 TEACHER_STEPS = (1, 2, 4, 8, 32)
 STUDENT_STEPS = (1, 2, 4)
@@ -81,20 +82,35 @@ def quality_table(
         began = time.perf_counter()
         made = generator.sample(num, seed=seed, sampling=sampling, device=device, progress=progress)
         seconds = time.perf_counter() - began
-        features = embed(backbone, as_split(made, name="generated"), device=device, progress=progress).values
-        found = frechet_distance(features, real)
-        rows.append(
-            Quality(
-                model=model,
-                method=sampling.method,
-                steps=sampling.num_steps,
-                guidance=sampling.guidance,
-                evaluations=evaluations(generator, sampling),
-                frechet=Score(value=found.corrected, low=found.low, high=found.high, expected=0.0),
-                milliseconds=1000 * seconds / num,
-            )
-        )
+        rows.append(quality_of(made, model, generator, sampling, real, backbone, seconds=seconds, device=device,
+                               progress=progress))  # fmt: skip
     return tuple(rows)
+
+
+def quality_of(
+    made: Samples,
+    model: str,
+    generator: Generator,
+    sampling: Sampling,
+    real: Float[Tensor, "n d"],
+    backbone: PretrainedBackbone,
+    *,
+    seconds: float,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Quality:
+    """The row of images that were made in so many seconds; real: features of real images."""
+    features = embed(backbone, as_split(made, name="generated"), device=device, progress=progress).values
+    found = frechet_distance(features, real)
+    return Quality(
+        model=model,
+        method=sampling.method,
+        steps=sampling.num_steps,
+        guidance=sampling.guidance,
+        evaluations=evaluations(generator, sampling),
+        frechet=Score(value=found.corrected, low=found.low, high=found.high, expected=0.0),
+        milliseconds=1000 * seconds / len(made.pixels),
+    )
 
 
 def evaluations(generator: Generator, sampling: Sampling) -> int:

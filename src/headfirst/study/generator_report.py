@@ -38,6 +38,14 @@ class Strip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """The same images, at most so many evaluations of the network each, one row for each way to draw them."""
+
+    evaluations: int
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorReport:
     """A training, or an evaluation.
 
@@ -50,7 +58,8 @@ class GeneratorReport:
         strips: images by class.
         grown: the same images of one seed at several readings, the first reading first.
         verdict: against another generator, a sentence.
-        quality: of a student and its teacher, by evaluations.
+        quality: of a student and its teacher, or of many samplers, by evaluations.
+        by_evaluations: images of the latter.
         about: settings, hashes.
     """
 
@@ -67,6 +76,7 @@ class GeneratorReport:
     lookalikes: tuple[Lookalike, ...] = ()
     verdict: str = ""
     quality: tuple[Quality, ...] = ()
+    by_evaluations: tuple[Step, ...] = ()
     about: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,0 +1,143 @@
+"""Quality against evaluations: every sampler of a diffusion model and its students, beside real images.
+
+What enters: a model, students, real images that none of them saw, a backbone. What leaves: a report with a row for each
+way of drawing images, and the same images of each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from headfirst.data import ImageSet
+from headfirst.errors import InputError
+from headfirst.evaluation import versions
+from headfirst.features import embed
+from headfirst.generate import Generator
+from headfirst.generate.diffusion import Sampling, require_teacher
+from headfirst.nn import PretrainedBackbone
+from headfirst.study.distillation_quality import Quality, quality_of
+from headfirst.study.generator_data import at_size
+from headfirst.study.generator_evaluation import real_images
+from headfirst.study.generator_report import COLUMNS, GeneratorReport, Step, Strip
+from headfirst.study.picture_grid import inline_png, picture_grid
+from headfirst.types import Progress, silent
+
+SAMPLERS = ("ddpm", "ddim", "pndm", "heun", "dpm_pp_2m", "dpm_pp_3m")
+EVALUATIONS = (1, 2, 4, 8, 16, 32, 64)
+_FEWEST = 16  # images, for there to be something to measure
+
+
+def sampling_curve(
+    teacher: Generator,
+    images: ImageSet,
+    backbone: PretrainedBackbone,
+    *,
+    students: Mapping[str, Generator] | None = None,
+    samplers: Sequence[str] = SAMPLERS,
+    evaluations: Sequence[int] = EVALUATIONS,
+    guidance: float = 1.0,
+    num: int = 500,
+    split: str = "test",
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> GeneratorReport:
+    """Rows of the same noises: each sampler with as many steps as the evaluations allow, then the students.
+
+    Args:
+        teacher: a diffusion model that is no student.
+        students: by the names that they are to be shown under.
+        evaluations: of the network for an image, at most; rising.
+        guidance: w of every sampler, and of students that were taught it.
+        num: images of each row, at least 16.
+        split: of the real images, one that none learned from.
+
+    Raises:
+        InputError: numbers that cannot be, an unknown sampler, a teacher that is a student, a split that was learned
+            from.
+        DataError: no such split, or too few images in it.
+    """
+    if num < _FEWEST or not evaluations or list(evaluations) != sorted(set(evaluations)) or evaluations[0] < 1:
+        raise InputError(
+            f"num must be at least {_FEWEST} and evaluations rise from 1 or more, got {num} and "
+            f"{', '.join(map(str, evaluations)) or 'none'}"
+        )
+    require_teacher(teacher)
+    ways = [
+        *(("teacher", teacher, how) for name in samplers for how in _of_sampler(name, evaluations, guidance)),
+        *((name, model, how) for name, model in (students or {}).items() for how in _of_student(model, evaluations)),
+    ]
+    size = teacher.network.size
+    held_out = at_size(real_images(teacher, images, split, size, progress), size, progress=progress)
+    real = embed(backbone, held_out, device=device, progress=progress).values
+    rows: list[Quality] = []
+    shown: list[Tensor] = []
+    for i, (model, generator, how) in enumerate(ways):
+        began = time.perf_counter()
+        made = generator.sample(num, seed=seed, sampling=how, device=device)
+        seconds = time.perf_counter() - began
+        rows.append(quality_of(made, model, generator, how, real, backbone, seconds=seconds, device=device))
+        shown.append(made.pixels[:COLUMNS])
+        progress("ways to draw images", i + 1, len(ways))
+    return GeneratorReport(
+        name=images.name,
+        kind=teacher.kind,
+        quality=tuple(rows),
+        by_evaluations=tuple(_step(most, rows, shown) for most in evaluations),
+        about={
+            "recipe": teacher.recipe,
+            "generator (sha256)": teacher.fingerprint,
+            **{f"{name} (sha256)": student.fingerprint for name, student in (students or {}).items()},
+            "backbone": backbone.name,
+            "backbone and preprocessing (sha256)": backbone.fingerprint,
+            "images of each row": num,
+            "real images": split,
+            "guidance": guidance,
+            "seed": seed,
+            "device": device,
+        },
+        versions=versions(),
+    )
+
+
+def _of_sampler(name: str, evaluations: Sequence[int], guidance: float) -> Iterator[Sampling]:
+    """With as many steps as each number of evaluations allows, where it allows one."""
+    each = 1 if guidance == 1 else 2
+    steps: dict[int, Sampling] = {}
+    for most in evaluations:
+        how = Sampling(method=name, num_steps=1, guidance=guidance)
+        while (more := replace(how, num_steps=how.num_steps + 1)).num_evaluations * each <= most:
+            how = more
+        if how.num_evaluations * each <= most:
+            steps[how.num_steps] = how
+    yield from steps.values()
+
+
+def _of_student(student: Generator, evaluations: Sequence[int]) -> Iterator[Sampling]:
+    """Of a consistency function a few numbers of steps, of others their own."""
+    own = student.network.sampling
+    if own.method == "consistency":
+        yield from (replace(own, num_steps=n) for n in evaluations if n <= 8)
+    else:
+        yield own
+
+
+def _step(most: int, rows: Sequence[Quality], shown: Sequence[Tensor]) -> Step:
+    """Of each way the images with the most evaluations that are allowed."""
+    best: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        name = row.method if row.model == "teacher" else row.model
+        if row.evaluations <= most and (name not in best or rows[best[name]].evaluations < row.evaluations):
+            best[name] = i
+    return Step(
+        evaluations=most,
+        strips=tuple(
+            Strip(name=f"{name}, {rows[i].evaluations}", picture=inline_png(picture_grid(shown[i], columns=COLUMNS)),
+                  num=len(shown[i]))
+            for name, i in best.items()
+        ),
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""`headfirst generate curve`: the page, the rows, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from headfirst.cli import app
+from headfirst.generate import Generator
+from headfirst.generate.diffusion import DiffusionNetwork
+from headfirst.nn import UNetShape
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = DiffusionNetwork(size=8, channels=1, num_classes=0, shape=UNetShape(widths=(8,), head_dim=8))
+    model = Generator(kind="diffusion", network=network.eval(), classes=(), shares=(), trained_on="0" * 64, recipe="x")
+    return model.save(tmp_path_factory.mktemp("curve") / "model")
+
+
+def test_rows_and_page(folder: Path, tmp_path: Path):
+    found = run(app, ["generate", "curve", str(folder), "--data", "digits", "--sampler", "heun", "--evaluations", "1,3",
+                      "--num", "16", "--out", str(tmp_path), "-q", "--json"])  # fmt: skip
+    assert found.exit_code == 0, found.output
+    rows = json.loads(found.stdout)["quality"]
+    assert [(row["method"], row["evaluations"]) for row in rows] == [("heun", 1), ("heun", 3)]
+    assert (tmp_path / "curve.html").is_file()
+
+
+@pytest.mark.parametrize("wrong", [["--evaluations", "1,two"], ["--evaluations", "4,2"], ["--sampler", "huen"]])
+def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path, wrong: list[str]):
+    found = run(app, ["generate", "curve", str(folder), "--data", "digits", "--out", str(tmp_path), *wrong])
+    assert found.exit_code != 0
+    assert not list(tmp_path.iterdir())

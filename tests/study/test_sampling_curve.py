@@ -1,0 +1,109 @@
+"""Quality against evaluations: what is asked, what is shown, and a page that needs no script."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from headfirst.data import ImageSet
+from headfirst.errors import InputError
+from headfirst.generate import Generator
+from headfirst.generate.diffusion import ConsistencyDistillation, Diffusion, Sampling
+from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
+from headfirst.report import write_generate
+from headfirst.study import sampling_curve
+from headfirst.study.generator_report import COLUMNS, GeneratorReport
+from headfirst.study.picture_grid import inline_png, picture_grid
+
+
+@pytest.fixture(scope="module")
+def teacher(images: ImageSet) -> Generator:
+    recipe = Diffusion(shape=UNetShape(widths=(8,), head_dim=8), size=8, epochs=1, fewest=1, conditional=False)
+    return recipe.fit(images["train"])
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Generator, images: ImageSet) -> Generator:
+    return ConsistencyDistillation(num_levels=3, epochs=1).fit(teacher, images["train"])
+
+
+@pytest.fixture(scope="module")
+def report(teacher: Generator, student: Generator, images: ImageSet, tiny_directory: Path) -> GeneratorReport:
+    ways = {"students": {"<quick>": student}, "samplers": ("heun", "dpm_pp_2m")}
+    return sampling_curve(teacher, images, load_backbone(tiny_directory), evaluations=(1, 2, 4), num=16, **ways)
+
+
+def test_every_way_takes_the_evaluations_that_it_may(report: GeneratorReport):
+    asked = [(row.model, row.method, row.steps, row.evaluations) for row in report.quality]
+    assert asked == [
+        ("teacher", "heun", 1, 1),
+        ("teacher", "heun", 2, 3),
+        *(("teacher", "dpm_pp_2m", n, n) for n in (1, 2, 4)),
+        *(("<quick>", "consistency", n, n) for n in (1, 2, 4)),
+    ]
+    assert all(row.frechet.low is not None and row.frechet.low < row.frechet.high for row in report.quality)
+    shown = {step.evaluations: [strip.name for strip in step.strips] for step in report.by_evaluations}
+    assert shown == {
+        1: ["heun, 1", "dpm_pp_2m, 1", "<quick>, 1"],
+        2: ["heun, 1", "dpm_pp_2m, 2", "<quick>, 2"],
+        4: ["heun, 3", "dpm_pp_2m, 4", "<quick>, 4"],
+    }
+
+
+def test_the_images_are_those_of_the_same_noises(report: GeneratorReport, teacher: Generator):
+    for most in (1, 2, 4):
+        made = teacher.sample(COLUMNS, seed=0, sampling=Sampling(method="dpm_pp_2m", num_steps=most)).pixels
+        strips = next(step for step in report.by_evaluations if step.evaluations == most).strips
+        assert strips[1].picture == inline_png(picture_grid(made, columns=COLUMNS))
+    assert not torch.equal(
+        made, teacher.sample(COLUMNS, seed=1, sampling=Sampling(method="dpm_pp_2m", num_steps=4)).pixels
+    )
+
+
+def test_guidance_costs_two_evaluations(images: ImageSet, backbone: PretrainedBackbone):
+    recipe = Diffusion(shape=UNetShape(widths=(8,), head_dim=8), size=8, epochs=1, fewest=1)
+    found = sampling_curve(recipe.fit(images["train"]), images, backbone, samplers=("dpm_pp_2m",),
+                           evaluations=(1, 2, 5), guidance=2.0, num=16)  # fmt: skip
+    assert [(row.steps, row.evaluations) for row in found.quality] == [(1, 2), (2, 4)]
+    assert [len(step.strips) for step in found.by_evaluations] == [0, 1, 1]
+
+
+def test_the_page(report: GeneratorReport, tmp_path: Path):
+    page = write_generate(report, tmp_path)
+    assert page.name == "curve.html"
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count('type="radio"') == 3
+    assert text.count(" checked") == 1
+    assert "&lt;quick&gt;, 4" in text
+    assert "<quick>" not in text
+    rows = json.loads((tmp_path / "curve.json").read_text())["quality"]
+    assert [row["evaluations"] for row in rows] == [row.evaluations for row in report.quality]
+    fetched = replace(report.by_evaluations[0].strips[0], picture="https://example.org/a.png")
+    step = replace(report.by_evaluations[0], strips=(fetched,))
+    with pytest.raises(InputError, match="must be data:image"):
+        write_generate(replace(report, by_evaluations=(step,)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"num": 3}, "at least 16 .* got 3"),
+        ({"evaluations": (4, 2)}, "rise .* 4, 2"),
+        ({"evaluations": ()}, "got 500 and none"),
+        ({"evaluations": (0, 2)}, "rise from 1"),
+        ({"samplers": ("huen",)}, "did you mean"),
+    ],
+)
+def test_what_cannot_be_is_refused(teacher: Generator, images: ImageSet, backbone: PretrainedBackbone, wrong, said):
+    with pytest.raises(InputError, match=said):
+        sampling_curve(teacher, images, backbone, **wrong)
+
+
+def test_a_student_is_no_teacher(student: Generator, images: ImageSet, backbone: PretrainedBackbone):
+    with pytest.raises(InputError):
+        sampling_curve(student, images, backbone)
