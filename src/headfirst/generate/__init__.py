@@ -12,7 +12,7 @@ from headfirst.generate.adversarial_game import (
 )
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
-from headfirst.generate.diffusion import Diffusion, Sampling, load_diffusers, save_diffusers
+from headfirst.generate.diffusion import Diffusion, LatentDiffusion, Sampling, load_diffusers, save_diffusers
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
 from headfirst.generate.grid import GridGAN, GridReading, GridResult, grid_mode, grid_points, read_grid
@@ -80,6 +80,7 @@ __all__ = [
     "GridResult",
     "ImportanceBound",
     "LatentDiagnostics",
+    "LatentDiffusion",
     "LikelihoodClassifier",
     "LikelihoodModel",
     "LogisticLatent",

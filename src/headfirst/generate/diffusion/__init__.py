@@ -12,6 +12,8 @@ from headfirst.generate.diffusion.diffusers_layout import load_diffusers, save_d
 from headfirst.generate.diffusion.diffusers_network import DiffusersNetwork, recognised
 from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler, read_scheduler
 from headfirst.generate.diffusion.guidance import guided
+from headfirst.generate.diffusion.latent_network import LatentDiffusionNetwork
+from headfirst.generate.diffusion.latent_recipe import LatentDiffusion
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
     alpha_bar_of_sigma,
@@ -111,6 +113,8 @@ __all__ = [
     "GaussianMixture",
     "ImportanceLevels",
     "KarrasSchedule",
+    "LatentDiffusion",
+    "LatentDiffusionNetwork",
     "Likelihood",
     "LinearSchedule",
     "LogNormalLevels",
