@@ -1,4 +1,4 @@
-"""A small perceptron F(x, c_noise, labels, extra) with residual blocks, for latents; no layer mixes the rows of a batch.
+"""A small residual perceptron F(x, c_noise, labels, extra), for latents; no layer mixes the rows of a batch.
 
 What enters: noisy latents scaled to unit variance and what they are told beside them. What leaves: as many latents.
 

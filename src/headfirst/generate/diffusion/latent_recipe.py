@@ -63,7 +63,7 @@ class LatentDiffusion(Diffusion):
         own = self.vae.network.size
         if self.size not in (None, own):
             raise InputError(
-                f"the VAE knows images of {own} pixels a side, got {self.size}; give {own}, or another VAE"
+                f"the VAE knows images of {own} pixels a side, got {self.size}; give {own} or another VAE"
             )
         if self.augmentation is not None:
             raise InputError("augmentation is of pixels, and latents are learned; train the VAE on more images instead")
@@ -76,7 +76,7 @@ class LatentDiffusion(Diffusion):
         std, mean = torch.std_mean(z, dim=0, correction=0)
         if not bool((std > 0).all()):
             raise InputError(
-                "all images have one latent in a dimension, so that there is nothing to learn; give others"
+                "all images have one latent in a dimension, so there is nothing to learn; give others"
             )
         with seeded(seed, WEIGHTS):
             denoising = DiffusionNetwork(
