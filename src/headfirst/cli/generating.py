@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headfirst.study import GeneratorScores
     from headfirst.types import Samples
 
-MODELS = ("vae", "gan", "diffusion")
+MODELS = ("vae", "gan", "diffusion", "latent-diffusion")
 SHOWN = 5
 
 app = typer.Typer(
@@ -50,6 +50,9 @@ ModelArgument = Annotated[Path, typer.Argument(help="A folder that generate trai
 def train(
     data: Annotated[str, typer.Argument(help="A folder of images, labelled or not, a manifest, or 'digits'.")],
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "vae",
+    vae: Annotated[
+        Path | None, typer.Option(help="For latent-diffusion: a folder that generate train --model vae wrote.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Choose the epochs so that training ends in this time.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: the model's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. Default: the model's.")] = None,
@@ -69,13 +72,19 @@ def train(
     """Train a generator. Rerunning the same command resumes a stopped training; its page grows while it runs."""
     if model not in MODELS:
         raise InputError(f"--model {model!r} is none of {', '.join(MODELS)}{did_you_mean(model, MODELS)}")
+    if (vae is None) == (model == "latent-diffusion"):
+        raise InputError(
+            "--model latent-diffusion learns a VAE's latents: give --vae, the folder of generate train --model vae"
+            if vae is None
+            else f"--vae is for --model latent-diffusion, got {model}; leave it off, or change the model"
+        )
     if minutes is not None and epochs is not None:
         raise InputError("--minutes chooses the epochs; give it or --epochs")
     training = training_of(out)
     from headfirst.report import generate_json, write_generate
     from headfirst.study import train_generator
 
-    recipe = _recipe(model, epochs=epochs, batch_size=batch_size, size=size)
+    recipe = _recipe(model, vae=vae, epochs=epochs, batch_size=batch_size, size=size)
     images = open_any_images(data, home)
     where = resolve_device(device)
     if fresh and training.is_dir():
@@ -229,10 +238,11 @@ def new_folder(out: Path) -> None:
 
 def _recipe(model: str, **given: Any) -> Any:
     """The model's recipe; what was not given is its own."""
-    from headfirst.generate import GAN, VAE
-    from headfirst.generate.diffusion import Diffusion
+    from headfirst.generate import GAN, VAE, Diffusion, LatentDiffusion, load_generator
 
-    kinds: dict[str, Any] = {"vae": VAE, "gan": GAN, "diffusion": Diffusion}
+    kinds: dict[str, Any] = {"vae": VAE, "gan": GAN, "diffusion": Diffusion, "latent-diffusion": LatentDiffusion}
+    if (folder := given.get("vae")) is not None:
+        given["vae"] = load_generator(folder)
     return kinds[model](**{name: value for name, value in given.items() if value is not None})
 
 

@@ -60,7 +60,7 @@ def verify(
     _say_readings(found.readings)
     _say_levels(found)
     if found.likelihood is not None:
-        _say_likelihood(found.likelihood)
+        _say_likelihood(found.likelihood, "latent" if generator.kind == "latent-diffusion" else "pixel")
     elif data is None:
         note("likelihood: not asked; give images with --data", quiet=quiet)
 
@@ -94,8 +94,8 @@ def _say_levels(found: Verification) -> None:
         say(f"  {name:<15}{error.value:.2g} [{error.low:.2g}, {error.high:.2g}]")
 
 
-def _say_likelihood(gap: LikelihoodGap) -> None:
-    say(f"nats a pixel of noisy images (-log p), {gap.num_levels} levels:")
+def _say_likelihood(gap: LikelihoodGap, number: str) -> None:
+    say(f"nats a {number} of noisy images (-log p), {gap.num_levels} levels:")
     for name, value in (("probability flow", gap.flow), ("variational bound", gap.bound), ("gap", gap.gap)):
         say(f"  {name:<18}{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]")
 

@@ -12,7 +12,7 @@ from headfirst.generate.adversarial_game import (
 )
 from headfirst.generate.class_priors import fit_class_priors
 from headfirst.generate.collapse import GameReading
-from headfirst.generate.diffusion import Diffusion, Sampling, load_diffusers, save_diffusers
+from headfirst.generate.diffusion import Diffusion, LatentDiffusion, Sampling, load_diffusers, save_diffusers
 from headfirst.generate.diffusion_classifier import DiffusionClassifier, DiffusionClassifierModel, denoising_evidence
 from headfirst.generate.gan import GAN
 from headfirst.generate.generator import Generator, load_generator
@@ -84,6 +84,7 @@ __all__ = [
     "GridResult",
     "ImportanceBound",
     "LatentDiagnostics",
+    "LatentDiffusion",
     "LikelihoodClassifier",
     "LikelihoodModel",
     "LogisticLatent",

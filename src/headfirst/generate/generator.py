@@ -57,12 +57,12 @@ class GeneratorNetwork(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Generator:
     """A trained generator.
 
     Attributes:
-        kind: vae, gan, diffusion or diffusers.
+        kind: vae, gan, diffusion, latent-diffusion or diffusers.
         network: a `GeneratorNetwork`, in eval mode on the CPU.
         classes: names in label order; empty without classes.
         shares: of each class among the training images.
@@ -78,6 +78,10 @@ class Generator:
     trained_on: str
     recipe: str
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short, and another for other weights: recipes that build on a generator are told apart by it."""
+        return f"Generator({self.kind} {self.fingerprint[:16]})"
 
     @cached_property
     def fingerprint(self) -> str:

@@ -45,6 +45,7 @@ from headfirst.nn.permutations import permutation_set
 from headfirst.nn.positions import sine_cosine
 from headfirst.nn.precision import multiplies_bf16
 from headfirst.nn.preprocessing import parse_processor
+from headfirst.nn.residual_mlp import MLPShape, ResidualMLP
 from headfirst.nn.self_distillation import dino_loss, teacher_entropies, teacher_probabilities
 from headfirst.nn.text import TextTower, Tokens
 from headfirst.nn.text_loading import load_text_tower
@@ -71,7 +72,9 @@ __all__ = [
     "ImportanceBound",
     "Latent",
     "LogisticLatent",
+    "MLPShape",
     "PretrainedBackbone",
+    "ResidualMLP",
     "TextTower",
     "Tokens",
     "UNet",

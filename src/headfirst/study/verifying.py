@@ -74,7 +74,7 @@ class LevelsReading:
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodGap:
-    """Nats a number of an image, averaged over images.
+    """Nats a number of an image (of a latent diffusion model: of a latent), averaged over images.
 
     Attributes:
         flow: -log p of the probability flow.
@@ -240,7 +240,7 @@ def _labels(generator: Generator, seed: int, label: int | None) -> Tensor | None
 
 def _noise(network, seed: int) -> Tensor:
     drawn = keyed_normal(seed, _NOISE, np.arange(IMAGES)[:, None], np.arange(network.noise_dim))
-    return network.sigma_max * torch.from_numpy(drawn).view(IMAGES, network.channels, network.size, network.size)
+    return network.sigma_max * torch.from_numpy(drawn).view(IMAGES, *network.x_shape)
 
 
 def _checked(levels: Tensor) -> Tensor:
@@ -272,11 +272,11 @@ def _on_levels(
 def _gap(network, images: Pictures, levels: Tensor, seed: int, progress: Progress) -> LikelihoodGap:
     """On images with noise of σ_min, which the flow's density is of."""
     num = min(LIKELY, len(images))
-    pixels = 2 * images.batch(np.arange(num)).double() - 1
     low, high, spread, dim = network.sigma_min, network.sigma_max, _spread(network), network.noise_dim
     noise = keyed_normal(seed, _LABEL, np.arange(num)[:, None], np.arange(dim))
-    noisy = pixels + low * torch.from_numpy(noise).view_as(pixels)
     labels = torch.from_numpy(images.labels[:num]) if network.num_classes and (images.labels[:num] >= 0).all() else None
+    x0 = network.x0(images.batch(np.arange(num)).double(), labels)
+    noisy = x0 + low * torch.from_numpy(noise).view_as(x0)
     denoiser, draws = network.denoiser(labels), torch.Generator().manual_seed(seed)
     progress("likelihood", 0, 2)
     flow = -log_likelihood(

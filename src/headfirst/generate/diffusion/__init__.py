@@ -14,6 +14,8 @@ from headfirst.generate.diffusion.diffusers_scheduler import DiffusersScheduler,
 from headfirst.generate.diffusion.editing import from_image, interpolate, invert, level_of_strength
 from headfirst.generate.diffusion.guidance import guided
 from headfirst.generate.diffusion.inpainting import inpainted
+from headfirst.generate.diffusion.latent_network import LatentDiffusionNetwork
+from headfirst.generate.diffusion.latent_recipe import LatentDiffusion
 from headfirst.generate.diffusion.leakage_guard import Augmentation
 from headfirst.generate.diffusion.levels import (
     alpha_bar_of_sigma,
@@ -113,6 +115,8 @@ __all__ = [
     "GaussianMixture",
     "ImportanceLevels",
     "KarrasSchedule",
+    "LatentDiffusion",
+    "LatentDiffusionNetwork",
     "Likelihood",
     "LinearSchedule",
     "LogNormalLevels",

@@ -153,7 +153,7 @@ def require_teacher(teacher: Generator) -> DiffusionNetwork:
     network = teacher.network
     if not isinstance(network, DiffusionNetwork):
         raise InputError(
-            f"a {teacher.kind} cannot be distilled, for it makes an image in one step already; give a diffusion model"
+            f"only a diffusion model of pixels can be distilled, and this generator is a {teacher.kind}; give one"
         )
     if network.distilled:
         raise InputError("the model is a student already; give the diffusion model that it was distilled from")

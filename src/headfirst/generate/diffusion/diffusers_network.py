@@ -83,7 +83,7 @@ class DiffusersNetwork(nn.Module):
         if not isinstance(size, int) or size < 1:
             raise InputError(f"sample_size must be the side of square images, got {shape.sample_size}; set it in unet")
         self.size, self.channels, self.num_classes = size, shape.in_channels, shape.num_class_embeds or 0
-        self.noise_dim = self.channels * size**2
+        self.noise_dim, self.x_shape = self.channels * size**2, (self.channels, size, size)
         self._check_channels(shape)
         self.unet = DiffusersUNet(shape)
         schedule = self.about.schedule
@@ -105,6 +105,10 @@ class DiffusersNetwork(nn.Module):
         """What the network predicts of α x0 + σ · noise at training step t, which may lie between two."""
         own = self.unet.conv_in.weight.dtype
         return self.unet(x.to(own), t.to(own), labels)[:, : self.channels].to(x.dtype)
+
+    def x0(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
+        """What the denoiser is to find of images in [0, 1]: the same in [-1, 1]."""
+        return 2 * images - 1
 
     def denoiser(self, labels: Int[Tensor, " n"] | None = None) -> Denoiser:
         """D(x; σ), kept in the range that the scheduler declares."""

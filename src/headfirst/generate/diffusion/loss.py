@@ -37,7 +37,7 @@ def diffusion_loss(
 
     Args:
         network: with `denoise` and `sigma_data`, as `DiffusionNetwork`.
-        images: x0, in [-1, 1].
+        images: x0, what the network is to find.
         noise: ε, standard normal.
     """
     noisy = images + sigma[:, None, None, None] * noise
@@ -57,21 +57,22 @@ def mean_loss(
     """Mean loss of the images, each at a quantile of the levels and with noise of its own: the same at every call.
 
     Args:
-        generator: of kind diffusion; it is told the images' classes where they are its own.
+        generator: of kind diffusion or latent-diffusion; it is told the images' classes where they are its own.
     """
     network, parts = generator.network.to(device), []
     known = bool(generator.classes) and images.classes == generator.classes
     for rows in np.array_split(np.arange(len(images)), -(-len(images) // network.sample_batch)):
-        x = 2 * images.batch(rows) - 1
+        labels = torch.from_numpy(images.labels[rows]).to(device) if known else None
         noise = keyed_normal(_CHECK, seed, rows[:, None], np.arange(network.noise_dim))
         sigma = levels.quantile(torch.from_numpy((rows + 0.5) / len(images)))
         with torch.inference_mode():
+            x = network.x0(images.batch(rows).to(device), labels)
             losses = diffusion_loss(
                 network,
-                x.to(device),
-                torch.from_numpy(images.labels[rows]).to(device) if known else None,
+                x,
+                labels,
                 sigma.float().to(device),
-                torch.from_numpy(noise).float().view_as(x).to(device),
+                torch.from_numpy(noise).float().to(device).view_as(x),
                 weighting=weighting,
             )
         parts.append(losses.cpu())

@@ -22,13 +22,13 @@ from headfirst.generate.diffusion.noise import ON_THE_WAY, streams
 from headfirst.generate.diffusion.parameterisations import preconditioning
 from headfirst.generate.diffusion.sampling import Sampling
 from headfirst.generate.generator import NETWORKS
-from headfirst.nn import DiTShape, UNetShape
+from headfirst.nn import DiTShape, MLPShape, UNetShape
 from headfirst.types import Denoiser
 
 SIDES = (8, 64)
 """Smallest and largest side of an image."""
 _LEAST_TOLD = -20.0  # of c_noise, which no level ends in
-SHAPES = {shape.name: shape for shape in (UNetShape, DiTShape)}
+SHAPES = {shape.name: shape for shape in (UNetShape, DiTShape, MLPShape)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,9 @@ class DiffusionNetwork(nn.Module):
     """A denoiser with classes, and the way its images are drawn.
 
     Args:
-        size, channels: S, a multiple of 4 in 8 … 64, and C, 1 or 3.
+        size, channels: S, a multiple of 4 in 8 … 64, and C, 1 or 3; any of an `MLPShape`.
         num_classes: K; 0 without.
-        shape: `UNetShape(…)` or `DiTShape(…)`.
+        shape: `UNetShape(…)`, `DiTShape(…)` or `MLPShape(…)`.
         mean, sigma_data: of the pixels of the images, in [-1, 1]. The preconditioning is about the mean.
         sigma_min, sigma_max: least and largest level of noise that images are drawn from.
         sampling: how images are drawn where nothing else is asked.
@@ -92,7 +92,7 @@ class DiffusionNetwork(nn.Module):
 
     Attributes:
         config: what builds it again.
-        noise_dim: Z.
+        noise_dim, x_shape: Z and (C, S, S).
         sample_batch: images that are drawn at once, always.
 
     Raises:
@@ -107,7 +107,7 @@ class DiffusionNetwork(nn.Module):
         size: int,
         channels: int,
         num_classes: int,
-        shape: UNetShape | DiTShape,
+        shape: UNetShape | DiTShape | MLPShape,
         mean: float = 0.0,
         sigma_data: float = 0.5,
         sigma_min: float = 0.002,
@@ -117,7 +117,9 @@ class DiffusionNetwork(nn.Module):
         distilled: Distilled | None = None,
     ) -> None:
         super().__init__()
-        if size % 4 or not SIDES[0] <= size <= SIDES[1] or channels not in (1, 3) or num_classes < 0:
+        drawable = size % 4 == 0 and SIDES[0] <= size <= SIDES[1] and channels in (1, 3)
+        flat = isinstance(shape, MLPShape) and min(size, channels) >= 1
+        if not (drawable or flat) or num_classes < 0:
             raise InputError(
                 f"images must have 1 or 3 channels and a side that is a multiple of 4 from {SIDES[0]} to {SIDES[1]}, "
                 f"and num_classes be at least 0, got {channels}, {size} and {num_classes}; give another size"
@@ -128,6 +130,7 @@ class DiffusionNetwork(nn.Module):
                 f"{mean}, {sigma_data}, {sigma_min} and {sigma_max}"
             )
         self.size, self.channels, self.num_classes, self.noise_dim = size, channels, num_classes, channels * size**2
+        self.x_shape = (channels, size, size)
         self.mean, self.sigma_data, self.sigma_min, self.sigma_max = mean, sigma_data, sigma_min, sigma_max
         self.sampling, self.distilled = sampling or Sampling(), distilled
         self.config: dict[str, Any] = {
@@ -171,6 +174,10 @@ class DiffusionNetwork(nn.Module):
         pupil = DiffusionNetwork.from_config(**{**self.config, **about}).to(next(self.parameters()).dtype)
         pupil.load_state_dict(self.state_dict())
         return pupil
+
+    def x0(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
+        """What the denoiser is to find of images in [0, 1]: the same in [-1, 1]."""
+        return 2 * images - 1
 
     def denoise(
         self,
@@ -257,13 +264,25 @@ class DiffusionNetwork(nn.Module):
             sampling: None is the network's own.
             seed, indices: (N,) of the images, 0 … N - 1 if None: the key of what each draws on the way.
         """
+        return ((self.path_end(noise, labels, sampling, seed=seed, indices=indices) + 1) / 2).clamp(0, 1)
+
+    def path_end(
+        self,
+        noise: Float[Tensor, "n z"],
+        labels: Int[Tensor, " n"] | None,
+        sampling: Sampling | None = None,
+        *,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+    ) -> Float[Tensor, "n c s s"]:
+        """x₀ that the sampler comes to, float64; arguments as in `draw`."""
         how = sampling or self.sampling
         sigmas = how.sigmas(self.sigma_min, self.sigma_max).to(noise.device)
         denoiser = self.denoiser(labels, guidance=how.guidance, rescale=how.rescale, interval=how.interval)
-        x = sigmas[0] * noise.double().unflatten(1, (self.channels, self.size, self.size))
+        x = sigmas[0] * noise.double().unflatten(1, self.x_shape)
         places = range(len(noise)) if indices is None else indices
         own = streams(seed, places, ON_THE_WAY) if how.random else None
-        return ((how.run(denoiser, x, sigmas, generator=own) + 1) / 2).clamp(0, 1)
+        return how.run(denoiser, x, sigmas, generator=own)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise, drawn as `sampling` says."""

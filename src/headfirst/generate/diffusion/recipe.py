@@ -12,8 +12,9 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from headfirst.generate.diffusion.training_levels import DrawnLevels, Importance
 from headfirst.generate.diffusion.weighting import EDMWeighting, Weighting
 from headfirst.generate.generator import Generator, load_generator, require_enough
 from headfirst.generate.pictures import Pictures, as_pictures, pictures
-from headfirst.nn import DiTShape, UNetShape
+from headfirst.nn import DiTShape, MLPShape, UNetShape
 from headfirst.nn.allocator import keep_freed_memory
 from headfirst.nn.seeds import seeded
 from headfirst.randomness import keyed_normal, keyed_uniform
@@ -56,7 +57,7 @@ WATCHED = 256
 FALSE_ALARMS = 0.05
 """Chance that a training that does not memorise is stopped for it, over all its readings."""
 _MEASURED = 2048  # images that mean and standard deviation are taken from, at most
-_WEIGHTS, _NOISE, _LEVEL, _DROP, _AUGMENT, _WATCHED, _MEASURE = (
+WEIGHTS, _NOISE, _LEVEL, _DROP, _AUGMENT, _WATCHED, _MEASURE = (
     71,
     72,
     73,
@@ -72,7 +73,7 @@ class Diffusion:
     """A diffusion model, with classes where the images have them.
 
     Attributes:
-        shape: of its network, `UNetShape(…)` or `DiTShape(…)`.
+        shape: of its network, `UNetShape(…)`, `DiTShape(…)` or `MLPShape(…)`.
         levels: the noise that training sees; importance: more of the levels whose loss is large, see
             `ImportanceLevels`.
         weighting: how much each level counts.
@@ -94,7 +95,7 @@ class Diffusion:
     dropped class: Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022.
     """
 
-    shape: UNetShape | DiTShape = field(default_factory=UNetShape)
+    shape: UNetShape | DiTShape | MLPShape = field(default_factory=UNetShape)
     levels: LogNormalLevels = field(default_factory=LogNormalLevels)
     importance: bool = False
     weighting: Weighting = field(default_factory=EDMWeighting)
@@ -112,6 +113,8 @@ class Diffusion:
     size: int | None = None
     fewest: int = 500
 
+    kind: ClassVar[str] = "diffusion"
+
     def __post_init__(self) -> None:
         if not 0 <= self.class_drop < 1 or not 0 <= self.memory < 1:
             raise InputError(f"class_drop and memory must lie in [0, 1), got {self.class_drop} and {self.memory}")
@@ -127,14 +130,14 @@ class Diffusion:
         back = self.memory * self.epochs * plain.steps_per_epoch(num)
         return replace(plain, ema_decay=1 - 1 / max(1.0, back)) if self.memory else plain
 
-    def network(self, about: Pictures, *, seed: int = 0) -> DiffusionNetwork:
+    def network(self, about: Pictures, *, seed: int = 0) -> Any:
         """Untrained, its weights drawn from the seed, for images such as these."""
         rows = shuffled_by_name(about.split.ids, seed=seed, stream=_MEASURE)[:_MEASURED]
         pixels = 2 * about.batch(rows).double() - 1
         spread = pixels.std(correction=0).item()
         if spread == 0:
             raise InputError("all pixels of the images are alike, so that there is nothing to learn; give others")
-        with seeded(seed, _WEIGHTS):
+        with seeded(seed, WEIGHTS):
             return DiffusionNetwork(
                 size=about.size,
                 channels=about.channels,
@@ -147,6 +150,19 @@ class Diffusion:
                 sampling=self.sampling,
                 num_augmentation=NUM_TOLD if self.augmentation else 0,
             )
+
+    def shown(self, network: Any, pool: Pictures) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        """What training shows: a function of rows, the seed and the epoch, to x0 and what was done to it."""
+
+        def x0(rows: np.ndarray, *key: int) -> tuple[Tensor, Tensor | None]:
+            images = network.x0(pool.batch(rows), None)
+            return self.augmentation(images, _AUGMENT, *key, rows) if self.augmentation else (images, None)
+
+        return x0
+
+    def admitted(self, shown: Pictures) -> Pictures:
+        """The images as they are learned from, if they can be."""
+        return shown
 
     def fit(
         self,
@@ -185,10 +201,11 @@ class Diffusion:
             raise InputError("a model with classes needs every image's label; label them, or conditional=False")
         if self.conditional is False:
             pool = replace(pool, split=replace(pool.split, labels=np.full(len(pool), -1)))
+        pool = self.admitted(pool)
         world = join_world(torch.device(device))
         if self.importance and world.size > 1:
             raise InputError(f"importance=True trains with one worker, got {world.size}; leave it off, or run one")
-        held_out = None if val is None else as_pictures(val, size=pool.size, channels=pool.channels)
+        held_out = None if val is None else self.admitted(as_pictures(val, size=pool.size, channels=pool.channels))
         network = self.network(pool, seed=seed).to(device)
         with training_folder(directory, world) as work, torch_threads(kept_threads(work)):
             run = _Run(self, pool, held_out, _Trained(network, self.levels), seed, work, progress)
@@ -198,7 +215,7 @@ class Diffusion:
 class _Trained(nn.Module):
     """What a checkpoint keeps: the network and what is remembered of the levels."""
 
-    def __init__(self, network: DiffusionNetwork, levels: LogNormalLevels) -> None:
+    def __init__(self, network: nn.Module, levels: LogNormalLevels) -> None:
         super().__init__()
         self.network, self.levels = network, ImportanceLevels(levels)
 
@@ -212,6 +229,10 @@ class _Run:
     seed: int
     work: Path
     progress: Progress
+
+    @cached_property
+    def shown(self) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        return self.recipe.shown(self.module.network, self.pool)
 
     @property
     def device(self) -> torch.device:
@@ -257,25 +278,22 @@ def _trained(run: _Run, watch: Callable[[int, Generator], None]) -> Generator:
 
 
 def _train(run: _Run, until_epoch: int) -> TrainRecord:
-    recipe, module = run.recipe, run.module
+    recipe, module, network = run.recipe, run.module, run.module.network
 
     def loss(batch: Batch) -> Tensor:
         module.train()
         key = (run.seed, batch.epoch, batch.indices)
-        images, told = 2 * run.pool.batch(batch.indices) - 1, None
-        if recipe.augmentation:
-            images, told = recipe.augmentation(images, _AUGMENT, *key)
-            told = told.to(run.device)
+        x0, told = run.shown(batch.indices, run.seed, batch.epoch)
         drawn = _drawn(module.levels, torch.from_numpy(keyed_uniform(_LEVEL, *key)), importance=recipe.importance)
-        noise = keyed_normal(_NOISE, run.seed, batch.epoch, batch.indices[:, None], np.arange(module.network.noise_dim))
+        noise = keyed_normal(_NOISE, run.seed, batch.epoch, batch.indices[:, None], np.arange(network.noise_dim))
         losses = diffusion_loss(
-            module.network,
-            images.to(run.device),
+            network,
+            x0.to(run.device),
             _shown_labels(run, batch),
             drawn.sigma.float().to(run.device),
-            torch.from_numpy(noise).float().view_as(images).to(run.device),
+            torch.from_numpy(noise).float().view_as(x0).to(run.device),
             weighting=recipe.weighting,
-            augmentation=told,
+            augmentation=None if told is None else told.to(run.device),
         )
         if recipe.importance:
             module.levels.learn(drawn, losses.cpu())
@@ -329,7 +347,7 @@ def _as_it_is(run: _Run) -> Generator:
             for i, parameter in enumerate(parameters):
                 parameter.copy_(found.tensors[f"ema.{i}"])
     return Generator(
-        kind="diffusion",
+        kind=run.recipe.kind,
         network=network.requires_grad_(False),
         classes=run.pool.classes,
         shares=run.pool.shares,
