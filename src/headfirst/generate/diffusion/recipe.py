@@ -215,6 +215,8 @@ class Diffusion:
 class _Trained(nn.Module):
     """What a checkpoint keeps: the network and what is remembered of the levels."""
 
+    network: Any  # with `denoise`, `sigma_data` and `noise_dim`
+
     def __init__(self, network: nn.Module, levels: LogNormalLevels) -> None:
         super().__init__()
         self.network, self.levels = network, ImportanceLevels(levels)
