@@ -202,6 +202,24 @@ def test_an_adversarial_pair_without_classes(headfirst, photos: Path, tiny_direc
     assert (out / "scores.html").is_file()
 
 
+def test_latents_of_a_vae(headfirst, trained: Path, photos: Path, tiny_directory: Path, tmp_path: Path):
+    out = tmp_path / "latent"
+    called = headfirst(
+        "generate", "train", photos, "--model", "latent-diffusion", "--vae", trained, *QUICK, "--out", out
+    )
+    assert "80 images of 2 classes, latent-diffusion, 2 epochs" in called.stdout
+    assert load_generator(trained).fingerprint[:16] in load_generator(out).recipe
+    made = tmp_path / "made"
+    headfirst("generate", "sample", out, "-n", 5, "--sampler", "heun", "--steps", 2, "--out", made, "--quiet")
+    assert json.loads((made / "samples.json").read_text())["kind"] == "latent-diffusion"
+    found = headfirst(
+        "generate", "evaluate", out, "--data", photos, "--backbone", tiny_directory, "--num", 20, "--json", "--quiet"
+    )
+    assert json.loads(found.stdout)["num_generated"] == 20
+    asked = headfirst("generate", "verify", out, "--sampler", "euler", "--data", photos, "--quiet")
+    assert "nats a latent of noisy images" in asked.stdout
+
+
 def test_odd_images_are_resized_or_set_aside_and_said(headfirst, tmp_path: Path):
     root = tmp_path / "odd"
     root.mkdir()
@@ -220,12 +238,22 @@ def test_odd_images_are_resized_or_set_aside_and_said(headfirst, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "{photos}", "--model", "gna"], "none of vae, gan, diffusion; did you mean 'gan'"),
+        (["train", "{photos}", "--model", "gna"], "none of vae, gan, diffusion, latent-diffusion; did you mean 'gan'"),
         (["train", "{photos}"], "a VAE needs about 500 images"),
         (["train", "{photos}"], "got 80; add some, or go on all the same with force (--force)"),
         (["train", "{photos}", "--model", "gan"], "a GAN needs about 500 images"),
         (["train", "{photos}", "--size", "30", "--force"], "size must be a multiple of 4"),
         (["train", "{photos}", "--batch-size", "0", "--force"], "batch_size must be at least 1"),
+        (["train", "{photos}", "--model", "latent-diffusion"], "give --vae, the folder of generate train --model vae"),
+        (["train", "{photos}", "--model", "gan", "--vae", "{trained}"], "--vae is for --model latent-diffusion"),
+        (
+            ["train", "{photos}", "--model", "latent-diffusion", "--vae", "{trained}", "--size", "32"],
+            "the VAE knows images of 16 pixels a side, got 32",
+        ),
+        (
+            ["train", "{photos}", "--model", "latent-diffusion", "--vae", "{trained}", "--without-classes", "--force"],
+            "the VAE knows the classes blue, red, got images without labels",
+        ),
         (["train", "{photos}x"], "does not exist"),
         (["train", "{photos}", "--out", "{photos}"], "holds files already"),
         (["sample", "{photos}"], "holds no generator"),

@@ -51,8 +51,8 @@ class LatentDiffusion(Diffusion):
     levels: LogNormalLevels = field(default_factory=lambda: LogNormalLevels(mean=-0.5, std=1.2))
     sigma_min: float = 0.005
     sigma_max: float = 40.0
-    epochs: int = 300
-    batch_size: int = 64
+    epochs: int = 150
+    batch_size: int = 128
 
     kind = "latent-diffusion"
 
