@@ -201,6 +201,11 @@ def _scalars(reading: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _shown(report: GeneratorReport) -> Iterator[tuple[str, str]]:
     yield from ((f"row {strip.name}", strip.picture) for strip in (*report.strips, *report.grown))
+    yield from (
+        (f"{strip.name} of {step.evaluations}", strip.picture)
+        for step in report.by_evaluations
+        for strip in step.strips
+    )
     for alike in report.lookalikes:
         yield from (
             (alike.sample, alike.picture),

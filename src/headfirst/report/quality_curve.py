@@ -24,7 +24,7 @@ def way_of(row: Quality) -> str:
 
 def quality_figure(rows: Sequence[Quality]) -> str:
     """The SVG element: the teacher's samplers in ink, students in the accent colour."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ways: dict[str, list[Quality]] = {}
     for row in rows:
@@ -37,6 +37,8 @@ def quality_figure(rows: Sequence[Quality]) -> str:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(plain)
             axis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         for i, (way, each) in enumerate(ways.items()):
             each = sorted(each, key=lambda row: row.evaluations)
             student = each[0].model != "teacher"
