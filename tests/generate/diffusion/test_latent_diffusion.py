@@ -125,7 +125,8 @@ def gaussian() -> Generator:
 class TestGaussianLatents:
     def test_it_learns_the_best_denoiser(self, gaussian: Generator):
         fresh = pictures(gaussian_split(1000, seed=1))
-        about: dict[str, Any] = {"levels": LEVELS, "weighting": EDMWeighting(), "seed": 0, "device": "cpu"}
+        about: dict[str, Any] = {"levels": LEVELS, "weighting": EDMWeighting(), "seed": 0}
+        about["device"] = torch.device("cpu")
         exact = mean_loss(generator_of(Exact(gaussian.network.x0)), fresh, **about)
         sigma = LEVELS.quantile((torch.arange(1000) + 0.5) / 1000)[:, None]
         eigenvalues = torch.tensor([1 + CORRELATION, 1 - CORRELATION])
@@ -139,10 +140,10 @@ class TestGaussianLatents:
     def test_what_it_draws_is_as_it_was(self, gaussian: Generator):
         drawn = gaussian.sample(1000, sampling=Sampling(num_steps=12)).pixels[:, 0, 0, :4].double()
         assert drawn.mean(dim=0).numpy() == pytest.approx(np.full(4, 128), abs=4)
-        assert drawn.std(dim=0).numpy() == pytest.approx(np.full(4, STD), rel=0.1)
+        assert drawn.std(dim=0).numpy() == pytest.approx(np.full(4, STD), rel=0.15)
         found = np.corrcoef(drawn.T.numpy())
-        assert found[0, 1] == pytest.approx(CORRELATION, abs=0.04)
-        assert found[2, 3] == pytest.approx(CORRELATION, abs=0.04)
+        assert found[0, 1] == pytest.approx(CORRELATION, abs=0.06)
+        assert found[2, 3] == pytest.approx(CORRELATION, abs=0.06)
         assert abs(found[0, 2]) < 0.15
 
 
