@@ -117,4 +117,7 @@ def test_what_is_no_diffusion_model(headfirst, photos: Path, tmp_path: Path):
     vae = VAE(epochs=1, fewest=1, width=8, hidden=8, latent_dim=2, size=8)
     vae.fit(ImageSet.from_folder(photos)["train"]).save(tmp_path / "vae")
     ask = ("generate", "distil", tmp_path / "vae", "--data", photos, "--out", tmp_path / "x", "--quiet")
-    assert "a vae cannot be distilled, for it makes an image in one step already" in headfirst(*ask, code=2).stderr
+    assert (
+        "only a diffusion model of pixels can be distilled, and this generator is a vae"
+        in headfirst(*ask, code=2).stderr
+    )

@@ -169,7 +169,7 @@ class TestStudents:
 class TestRefusals:
     def test_what_is_no_teacher(self, teacher: Generator, halved: tuple[Generator, list[tuple[int, int]]]):
         vae = VAE(epochs=1, fewest=1, width=8, hidden=8, latent_dim=2).fit(little_split())
-        with pytest.raises(InputError, match="a vae cannot be distilled"):
+        with pytest.raises(InputError, match="and this generator is a vae"):
             PROGRESSIVE.fit(vae, little_split())
         with pytest.raises(InputError, match="a student already"):
             CONSISTENCY.fit(halved[0], little_split())

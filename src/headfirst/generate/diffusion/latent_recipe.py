@@ -62,9 +62,7 @@ class LatentDiffusion(Diffusion):
             raise InputError(f"latents are a VAE's, and this generator is a {self.vae.kind}; give a trained VAE")
         own = self.vae.network.size
         if self.size not in (None, own):
-            raise InputError(
-                f"the VAE knows images of {own} pixels a side, got {self.size}; give {own} or another VAE"
-            )
+            raise InputError(f"the VAE knows images of {own} pixels a side, got {self.size}; give {own} or another VAE")
         if self.augmentation is not None:
             raise InputError("augmentation is of pixels, and latents are learned; train the VAE on more images instead")
         object.__setattr__(self, "size", own)
@@ -75,9 +73,7 @@ class LatentDiffusion(Diffusion):
         z = self._latents(about)(rows, seed, _MEASURE).double()
         std, mean = torch.std_mean(z, dim=0, correction=0)
         if not bool((std > 0).all()):
-            raise InputError(
-                "all images have one latent in a dimension, so there is nothing to learn; give others"
-            )
+            raise InputError("all images have one latent in a dimension, so there is nothing to learn; give others")
         with seeded(seed, WEIGHTS):
             denoising = DiffusionNetwork(
                 size=1,
