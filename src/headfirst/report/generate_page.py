@@ -56,6 +56,10 @@ _CURVES: tuple[Panel, ...] = (
 )
 _NOT_CURVES = ("epoch", "step", "steps", "seconds")
 
+KINDS = {"vae": "VAE", "gan": "GAN", "diffusion": "diffusion model", "latent-diffusion": "latent diffusion model",
+         "diffusers": "diffusion model"}  # fmt: skip
+"""Kind of generator → as it is written."""
+
 
 def write_generate(report: GeneratorReport, directory: str | Path) -> Path:
     """Write the page and its JSON into `directory`, made if need be; the path of the page.
@@ -119,6 +123,7 @@ def generate_page(report: GeneratorReport) -> str:
     return render(
         "generate.html",
         report=report,
+        kind=KINDS.get(report.kind, report.kind),
         # Made by matplotlib from numbers alone.
         figure=Markup(figure) if figure else None,
         columns=_columns(report),
@@ -143,7 +148,7 @@ def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, str, str, str, st
             numbers.count(row.evaluations),
             _number("frechet", row.frechet.value),
             _interval("frechet", row.frechet),
-            f"{row.milliseconds:.2g}",
+            f"{row.milliseconds:.0f}" if row.milliseconds >= 10 else f"{row.milliseconds:.2g}",
         )
         for row in rows
     )
