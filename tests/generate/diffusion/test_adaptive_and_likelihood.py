@@ -73,7 +73,7 @@ def test_a_normal_of_its_own_width_needs_no_steps() -> None:
 def test_a_tolerance_that_cannot_be_met_says_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     x = noisy(3, 20.0).float()
     monkeypatch.setattr(sys.modules["headfirst.generate.diffusion.samplers.adaptive"], "MOST", 300)
-    with pytest.raises(DivergenceError, match=r"the tolerance 1e-11 was not met within 300 evaluations: .*% of"):
+    with pytest.raises(DivergenceError, match=r"the tolerance 1e-11 was not met in \d+ evaluations: .*% of"):
         adaptive(mixture(), x, 20.0, 0.05, rtol=1e-11)
     with pytest.raises(InputError, match="0 < sigma_min < sigma_max"):
         adaptive(mixture(), x, 0.1, 0.2, rtol=0.1)

@@ -60,6 +60,9 @@ def test_a_tolerance_that_nothing_meets_says_the_best() -> None:
         InputError, match=r"no sampler meets a tolerance of 1e-06 within 125 evaluations; the best, \w+ with"
     ):
         choose_sampling(mixture(), noisy(4, MAX), MAX, MIN, tolerance=1e-6, methods=("euler",))
+    single = lambda x, s: mixture()(x.float(), s.float()).double()  # noqa: E731
+    with pytest.raises(InputError, match="a tolerance of 1e-09 cannot be judged: .* was not met in"):
+        choose_sampling(single, noisy(4, MAX), MAX, MIN, tolerance=1e-9)
     with pytest.raises(InputError, match="tolerance must be positive, got 0"):
         choose_sampling(mixture(), noisy(4, MAX), MAX, MIN, tolerance=0.0)
     with pytest.raises(InputError, match="at least 4 of them, got 3"):

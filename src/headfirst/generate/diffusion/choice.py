@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headfirst.errors import InputError
+from headfirst.errors import DivergenceError, InputError
 from headfirst.generate.diffusion.samplers import adaptive
 from headfirst.generate.diffusion.samplers.stepping import scalars
 from headfirst.generate.diffusion.sampling import Sampling
@@ -103,14 +103,20 @@ def choose_sampling(
         like: what else the chosen `Sampling` says, such as guidance.
 
     Raises:
-        InputError: too few images; a tolerance that none of `BUDGETS` meets, saying the best that was reached.
-        DivergenceError: the exact path cannot be had.
+        InputError: too few images; a tolerance that none of `BUDGETS` meets, saying the best that was reached, or so
+            small that the exact path cannot be had.
     """
     if not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be positive, got {tolerance}; 0.01 is one in a hundred")
     if len(x) < 4:
         raise InputError(f"an error over images needs at least 4 of them, got {len(x)}")
-    exact, reference = end_of_path(denoiser, x, sigma_max, sigma_min, rtol=tolerance / FINER, sigma_data=sigma_data)
+    try:
+        exact, reference = end_of_path(denoiser, x, sigma_max, sigma_min, rtol=tolerance / FINER, sigma_data=sigma_data)
+    except DivergenceError as error:
+        raise InputError(
+            f"a tolerance of {tolerance:g} cannot be judged: the exact path would have to be known to a {FINER}th of "
+            f"that, and {error}"
+        ) from error
     tried: list[Trial] = []
     for number, budget in enumerate(BUDGETS):
         progress("choosing a sampler", number, len(BUDGETS))

@@ -29,6 +29,9 @@ _STAGES = (
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 """Weights of the fifth order less those of the fourth."""
 
+SHORTEST = 1e-7
+"""Share of the way: shorter steps are asked for by rounding alone."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
@@ -58,7 +61,7 @@ def dormand_prince(
         f: of y and t.
         tolerance: of the sum of all steps' errors.
         norm: of (error, y): how large an error is.
-        most: evaluations after which it is given up.
+        most: evaluations after which it is given up, as it is with steps shorter than `SHORTEST`.
 
     Raises:
         DivergenceError: more evaluations, or numbers that are not finite; says how far it came.
@@ -88,10 +91,10 @@ def dormand_prince(
             y, slopes, error = ahead, [slopes[-1]], error + found
         else:
             slopes = slopes[:1]
-        if t != end and (asked >= most or ratio != ratio):
+        step *= min(2.0, longest / step, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.25))
+        if t != end and (asked >= most or ratio != ratio or abs(step) < SHORTEST * abs(whole)):
             raise DivergenceError(
-                f"the tolerance {tolerance:g} was not met within {most} evaluations: {abs((t - begin) / whole):.0%} of "
+                f"the tolerance {tolerance:g} was not met in {asked} evaluations: {abs((t - begin) / whole):.0%} of "
                 f"the way was covered with an error of {error:.2g}; ask for less, or for more precision (float64)"
             )
-        step *= min(2.0, longest / step, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.25))
     return Solution(y=y, num_evaluations=asked, error=error)
