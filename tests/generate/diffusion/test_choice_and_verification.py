@@ -61,7 +61,7 @@ def test_a_tolerance_that_nothing_meets_says_the_best() -> None:
     ):
         choose_sampling(mixture(), noisy(4, MAX), MAX, MIN, tolerance=1e-6, methods=("euler",))
     single = lambda x, s: mixture()(x.float(), s.float()).double()  # noqa: E731
-    with pytest.raises(InputError, match="a tolerance of 1e-09 cannot be judged: .* was not met in"):
+    with pytest.raises(InputError, match=r"a tolerance of 1e-09 cannot be judged: .* was not met in"):
         choose_sampling(single, noisy(4, MAX), MAX, MIN, tolerance=1e-9)
     with pytest.raises(InputError, match="tolerance must be positive, got 0"):
         choose_sampling(mixture(), noisy(4, MAX), MAX, MIN, tolerance=0.0)
