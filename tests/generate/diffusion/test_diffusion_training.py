@@ -19,8 +19,15 @@ import headfirst.generate.diffusion.recipe as recipe_file
 from headfirst.data import ImageSplit
 from headfirst.errors import FingerprintError, InputError, Interrupted
 from headfirst.generate import VAE, Diffusion, Generator, Pictures, Sampling, load_generator
-from headfirst.generate.diffusion import Augmentation, DiffusionNetwork, GaussianMixture
+from headfirst.generate.diffusion import (
+    Augmentation,
+    DiffusionNetwork,
+    GaussianMixture,
+    ImportanceLevels,
+    LogNormalLevels,
+)
 from headfirst.generate.diffusion.sampling import RANDOM
+from headfirst.generate.diffusion.training_levels import BINS, REMEMBERED
 from headfirst.metrics import Memorisation
 from headfirst.nn import DiTShape, UNetShape
 from headfirst.train import Batch
@@ -81,6 +88,15 @@ class TestResuming:
         assert back.sampling == sampling
         back.load_state_dict(made.state_dict())
 
+    def test_what_is_remembered_of_the_levels_is_in_a_checkpoint(self):
+        levels, fresh = (ImportanceLevels(LogNormalLevels()) for _ in range(2))
+        for _ in range(REMEMBERED):
+            u = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+            levels.learn(levels.draw(u), torch.arange(BINS) + 1.0)
+        fresh.load_state_dict(levels.state_dict())
+        assert torch.equal(fresh.probabilities, levels.probabilities)
+        assert fresh.probabilities[-1] > 10 * fresh.probabilities[0]
+
 
 class TestSampling:
     @pytest.mark.parametrize("method", [*RANDOM, "ddim", "dpm_pp_2m", "plms"])
@@ -103,6 +119,18 @@ class TestSampling:
         assert not torch.equal(network.draw(*ask, seed=1, indices=[5, 6])[0], a)
         still = network.draw(noise, labels, Sampling(num_steps=4), seed=0, indices=[5, 6])
         assert torch.allclose(still[0], still[1], atol=1e-6)
+
+    def test_what_is_drawn_on_the_way_is_keyed_by_the_image_s_own_number(self):
+        class Numbering(nn.Module):
+            """Images as grey as their number."""
+
+            noise_dim, config, sample_batch = 1, MappingProxyType({}), 16
+
+            def draw(self, noise: torch.Tensor, labels: None, sampling: Sampling, *, seed: int, indices: list[int]):
+                return torch.tensor(indices)[:, None, None, None].expand(-1, 1, 8, 8) / 255
+
+        made = Generator(kind="numbers", network=Numbering(), classes=(), shares=(), trained_on="", recipe="")
+        assert made.sample(5, start=14).pixels[:, 0, 0, 0].tolist() == [14, 15, 16, 17, 18]
 
     def test_guidance_goes_from_any_class_past_the_class(self, whole: Generator):
         network, x = whole.network, torch.randn(2, 3, 8, 8, dtype=torch.float64)
