@@ -79,3 +79,19 @@ def test_the_error_falls_at_every_doubling_and_ends_nowhere(sampler: Callable[..
 def test_the_third_order_beats_the_second_and_that_the_first_at_equal_steps(num_steps: int, problem) -> None:
     first, second, third = (error(s, problem, num_steps, "log-snr") for s in (euler, dpm_pp_2m, dpm_pp_3m))
     assert third < second < first
+
+
+def test_single_steps_are_those_of_the_textbook() -> None:
+    """Heun's and the classical Runge-Kutta step for e = (x - D) / σ: other weights may have the same order."""
+    x, (s, t) = noisy(5, 2.0), (2.0, 1.0)
+
+    def e(y: Tensor, sigma: float) -> Tensor:
+        return (y - mixture()(y, sigma)) / sigma
+
+    h, levels = t - s, torch.tensor([s, t])
+    k1 = e(x, s)
+    torch.testing.assert_close(heun(mixture(), x, levels), x + h / 2 * (k1 + e(x + h * k1, t)))
+    k2 = e(x + h / 2 * k1, s + h / 2)
+    k3 = e(x + h / 2 * k2, s + h / 2)
+    k4 = e(x + h * k3, t)
+    torch.testing.assert_close(pndm(mixture(), x, levels), x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
