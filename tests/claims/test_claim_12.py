@@ -22,13 +22,13 @@ WIDTH = 10.0
 FIGURE = claim._figure
 
 
-def planted_points(name: str, noise: str, seed: int, *, num: int, **_: object) -> dict[str, Tensor]:
+def planted_points(name: str, recipe: object, seed: int, *, num: int, **_: object) -> dict[str, Tensor]:
     """What a perfect generator, which is harmed by other noise, would have made."""
     random = torch.Generator().manual_seed(seed)
     target = TARGETS[name]
     found = {of: target(num, random) for of in ("target", "fresh sample", "Gaussian", "uniform", "skewed")}
     found["skewed"] += 0.5
-    found["uniform"] += 0.0 if noise == "uniform" else 0.5
+    found["uniform"] += 0.0 if getattr(recipe, "noise", "Gaussian") == "uniform" else 0.5
     return {**found, "noise": torch.randn(num, found["target"].shape[1], generator=random)}
 
 
@@ -53,8 +53,8 @@ def test_it_holds_for_perfect_generators(world: pytest.MonkeyPatch, backbone: Pr
     result = run_claim(12, DATA, backbone, seeds=3, work=tmp_path)
     assert result.verdict == "holds"
     assert result.figure.startswith("<?xml")
-    assert len([row for row in result.rows if row.primary]) == 3 + 2 + 1 + 4
-    assert verdicts(result.rows, "in 1-D: the same with uniform noise") == {"holds"}
+    assert len([row for row in result.rows if row.primary]) == 6 + 3 + 1 + 6
+    assert verdicts(result.rows, "in 1-D, perceptron: the same with uniform noise") == {"holds"}
     assert verdicts(result.rows, "trained with uniform noise") == {"holds"}
     assert verdicts(result.rows, "half-way along the") == {"holds"}
     assert verdicts(result.rows, "distance to its own samples, half-way straight") == {"holds"}
@@ -90,7 +90,7 @@ def test_it_fails_where_noise_comes_out_as_it_went_in(world: pytest.MonkeyPatch,
     world.setattr(claim, "trained", lambda *_: generator(Planted(
         lambda z: (0.5 + spread * (z @ mixed)).clamp(0, 1).unflatten(1, (1, 8, 8)))))  # fmt: skip
     result = run_claim(12, DATA, backbone, seeds=2)
-    assert verdicts(result.rows, "-D: distance to it, generated over noise") >= {"fails"}
+    assert verdicts(result.rows, ": distance to it, generated over noise") >= {"fails"}
     assert verdicts(result.rows, "distance to real images") == {"fails"}
     assert verdicts(result.rows, "images that change") == {"holds"}
     assert result.verdict == "fails"

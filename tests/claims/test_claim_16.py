@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from headfirst.claims import claim_16_mode_collapse as claim
 from headfirst.claims import run_claim
+from headfirst.claims.point_diffusion import PointDiffusion
 from headfirst.data import ImageSet
-from headfirst.generate import GAN, RELATIVISTIC, Generator, GridGAN, grid_mode, grid_points
+from headfirst.generate import GAN, RELATIVISTIC, Diffusion, Generator, GridGAN, grid_mode, grid_points
 
 Plan = Callable[[bool, float, int], int]
 """(healthy, share of the turns, seed) → modes that the points are of."""
@@ -57,8 +58,14 @@ class World:
                     points_of(plan(recipe.rules != claim.PAIR[claim.COLLAPSING].rules, share, seed), seed),
                 )
 
-        def trained(recipe: GAN, *_: object) -> Generator:
-            healthy = recipe == claim.IMAGES[claim.HEALTHY]
+        def learned(recipe: PointDiffusion, draw: Callable[..., Tensor], *, seed: int) -> Callable[[Tensor], Tensor]:
+            self.fitted.append((repr(recipe), seed))
+            some = [draw(500, torch.Generator().manual_seed(k)) for k in range(2)]
+            assert not torch.equal(*some)  # fresh ones
+            return lambda noise: torch.cat(some)[: len(noise)]
+
+        def trained(recipe: GAN | Diffusion, *_: object) -> Generator:
+            healthy = recipe != claim.IMAGES[claim.COLLAPSING]
             events = [] if healthy else ["epoch 9: mode collapse: all are alike"]
             return Generator(kind="gan", network=Classes(3 if healthy else sick_classes), classes=(), shares=(),
                              trained_on="", recipe="", record={"events": events})  # fmt: skip
@@ -73,6 +80,7 @@ class World:
             return features(torch.eye(3)[torch.as_tensor(split.labels)] + 0.05 * noise, split)
 
         monkeypatch.setattr(GridGAN, "fit", fit)
+        monkeypatch.setattr(PointDiffusion, "fit", learned)
         for name, planted in {"trained": trained, "seen": seen, "embed": embed, "ready": lambda data, *_: data}.items():
             monkeypatch.setattr(claim, name, planted)
         splits = {name: named_images(name, count) for name, count in {"train": 90, "val": 9, "test": 300}.items()}
@@ -89,13 +97,20 @@ def test_it_holds_where_the_one_loses_modes_and_the_alarm_tells(monkeypatch, bac
     assert result.verdict == "holds"
     gap = next(row for row in result.rows if row.what == "modes of 25: healthy - collapsing")
     assert (gap.value, gap.primary) == (pytest.approx(65 / 3), True)
-    assert len(world.fitted) == (2 + len(claim.cures())) * 3
+    assert len(world.fitted) == (2 + len(claim.cures()) + 1) * 3
+    assert verdicts(result.rows, "modes of 25: diffusion") == {
+        "holds",
+        "undecided",
+    }  # all of them; no more than healthy
+    assert "diffusion 25, 25, 25" in result.fine_print[4]
+    assert verdicts(result.rows, "images: classes covered: diffusion") == {"undecided"}
     assert "healthy 25, 25, 25; collapsing 3, 4, 3" in result.fine_print[1]
     assert "a collapse in 0 of 3" in result.fine_print[-1]
     assert "a collapse in 3 of 3" in result.fine_print[-1]
+    assert result.fine_print[-1].count("the training itself") == 2
     assert verdicts(result.rows, "R1 + R2 - collapsing") == {"holds"}
     assert verdicts(result.rows, "reverse KL") == {"holds"}
-    assert verdicts(result.rows, "images: classes covered") == {"holds"}
+    assert verdicts(result.rows, "images: classes covered: healthy") == {"holds"}
     assert result.figure.startswith("<?xml")
 
 
@@ -180,7 +195,7 @@ def test_the_alarm_knows_no_modes():
 def test_images_are_judged_by_a_probe_and_by_their_neighbours(monkeypatch, backbone, tmp_path):
     world = World(monkeypatch, honest, sick_classes=2)
     images = claim.on_images(world.images, backbone, (0, 1), tmp_path)
-    assert [[f.classes for f in each] for each in images.values()] == [[3, 3], [2, 2]]
+    assert [[f.classes for f in each] for each in images.values()] == [[3, 3], [2, 2], [3, 3]]
     healthy, sick = images[claim.HEALTHY][0], images[claim.COLLAPSING][0]
     assert (healthy.weights, sick.weights) == (pytest.approx(0, abs=0.04), pytest.approx(1 / 3, abs=0.04))
     assert sick.coverage == pytest.approx(2 / 3 * healthy.coverage, rel=0.1)
@@ -192,3 +207,11 @@ def test_a_real_training_is_traced(tmp_path):
     assert trace["turns"].tolist() == list(range(2, 41, 2))
     assert trace["points"].shape == (2500, 2)
     assert trace["modes"][-1] == claim.read_grid(trace["points"]).modes
+
+
+def test_a_diffusion_model_is_read_at_its_end(tmp_path):
+    recipe = PointDiffusion(scale=2.8, steps=10, batch_size=32, hidden=8, waves=2)
+    trace = claim.played(recipe, 1, tmp_path)
+    assert trace["turns"].tolist() == [10.0]
+    assert trace["points"].shape == (2500, 2)
+    assert torch.equal(claim.played(recipe, 1, tmp_path)["points"], trace["points"])

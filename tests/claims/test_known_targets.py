@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from headfirst.claims import known_targets
-from headfirst.claims.known_targets import NOISES, TARGETS, energy_distance, points, wasserstein
+from headfirst.claims.known_targets import NOISES, TARGETS, EnergyDescent, energy_distance, points, wasserstein
+from headfirst.claims.point_diffusion import PointDenoiser, PointDiffusion
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -62,32 +64,60 @@ def _two_samples(dim: int) -> tuple[Tensor, Tensor]:
     return x, 2 * y + 1
 
 
-def test_points_are_made_once_and_row_by_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    fits = []
-    honest = known_targets.fitted
+RECIPES = EnergyDescent(noise="uniform", steps=40), PointDiffusion(steps=40, hidden=16, waves=4)
 
-    def counted(*args: object) -> object:
-        fits.append(args[1])
-        return honest(*args)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(known_targets, "fitted", counted)
-    first, again = (points("ring in 2-D", "uniform", 0, steps=40, num=50, work=tmp_path / "new") for _ in range(2))
-    assert fits == ["uniform"]
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
+def test_points_are_made_once_and_row_by_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: EnergyDescent | PointDiffusion
+):
+    fits: list[int] = []
+    honest = type(recipe).fit
+
+    def counted(self: object, draw: object, *, seed: int) -> object:
+        fits.append(seed)
+        return honest(self, draw, seed=seed)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(type(recipe), "fit", counted)
+    first, again = (points("ring in 2-D", recipe, 0, num=50, work=tmp_path / "new") for _ in range(2))
+    assert fits == [0]
     assert set(first) == {"target", "fresh sample", "noise", "Gaussian", "uniform", "skewed"}
     assert all(torch.equal(first[name], again[name]) for name in first)
-    network = honest(TARGETS["ring in 2-D"], "uniform", 0, 40)
+    make = honest(recipe, TARGETS["ring in 2-D"], seed=0)  # pyright: ignore[reportArgumentType]
     with torch.inference_mode():
-        expected: Tensor = network(first["noise"])
-    assert torch.equal(first["Gaussian"], expected)
-    points("ring in 2-D", "uniform", 1, steps=40, num=50, work=tmp_path / "new")
-    assert len(fits) == 2
+        assert torch.equal(first["Gaussian"], make(first["noise"]))
+    points("ring in 2-D", recipe, 1, num=50, work=tmp_path / "new")
+    points("ring in 2-D", replace(recipe, steps=10), 0, num=50, work=tmp_path / "new")
+    assert fits == [0, 1, 0]
 
 
-def test_training_brings_points_to_the_target():
+LEARNING = EnergyDescent(steps=200), PointDiffusion(steps=400, batch_size=128, hidden=32, waves=8)
+
+
+@pytest.mark.parametrize("recipe", LEARNING, ids=lambda recipe: type(recipe).__name__)
+def test_training_brings_points_to_the_target(recipe: EnergyDescent | PointDiffusion):
     """Two modes: most points leave the middle, where noise has most of its own."""
-    network = known_targets.fitted(TARGETS["two modes in 1-D"], "Gaussian", 0, 200)
+    make = recipe.fit(TARGETS["two modes in 1-D"], seed=0)
     z = torch.randn(1000, 1, generator=torch.Generator().manual_seed(3))
     target = TARGETS["two modes in 1-D"](1000, torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        made = network(z)
-    assert wasserstein(made, target) < 0.5 * wasserstein(z, target)
+        assert wasserstein(make(z), target) < 0.5 * wasserstein(z, target)
+
+
+def test_a_denoiser_of_points_knows_the_variance_where_it_has_learned_nothing():
+    """Whose perceptron says 0: c_skip x, the posterior mean of a standard normal point."""
+    denoiser = PointDenoiser(dim=2, hidden=8, waves=3, fastest=4.0)
+    for parameter in denoiser.layers[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    x, sigma = torch.randn(5, 2), torch.tensor([0.1, 0.5, 1.0, 2.0, 9.0])
+    expected = x / (1 + sigma[:, None] ** 2)
+    assert torch.allclose(denoiser(x, sigma), expected)
+    assert torch.allclose(denoiser(x[2:3], sigma[2]), expected[2:3])
+
+
+def test_points_of_another_scale_come_out_at_it():
+    target = TARGETS["two modes in 1-D"]
+    make = PointDiffusion(scale=5.0, steps=60, hidden=16, waves=4).fit(lambda n, g: 5 * target(n, g), seed=0)
+    assert make(torch.randn(500, 1, generator=torch.Generator().manual_seed(0))).std().item() == pytest.approx(
+        5, rel=0.2
+    )

@@ -30,11 +30,12 @@ from headfirst.claims.images_of_noise import (
     looked_at,
     of_generator,
 )
-from headfirst.claims.known_targets import NOISES, TARGETS, points, wasserstein
-from headfirst.claims.trained import AUTOENCODER, QUICK_AUTOENCODER, strip, trained
+from headfirst.claims.known_targets import NOISES, TARGETS, EnergyDescent, points, wasserstein
+from headfirst.claims.point_diffusion import PointDiffusion
+from headfirst.claims.trained import AUTOENCODER, DENOISER, QUICK_AUTOENCODER, strip, trained
 from headfirst.data import ImageSet
 from headfirst.features import side_by_side
-from headfirst.generate import GAN, NON_SATURATING, VAE
+from headfirst.generate import GAN, NON_SATURATING, VAE, Diffusion
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Progress, silent
 
@@ -49,22 +50,27 @@ HALVED = 0.75
 NUM_POINTS = 20_000
 LEAST_SHOWN = 1e-3
 """What is smaller, or below 0 for want of a bias, is drawn here."""
-POINT_STEPS, QUICK_POINT_STEPS = 1500, 1000
-RECIPES: Mapping[str, VAE | GAN] = {
+Learner = EnergyDescent | PointDiffusion
+LEARNERS: Mapping[str, Learner] = {"perceptron": EnergyDescent(), "diffusion": PointDiffusion()}
+QUICK_LEARNERS: Mapping[str, Learner] = {
+    "perceptron": EnergyDescent(steps=1000), "diffusion": PointDiffusion(steps=1000)
+}  # fmt: skip
+RECIPES: Mapping[str, VAE | GAN | Diffusion] = {
     "VAE": AUTOENCODER,
     "GAN": GAN(width=16, losses=NON_SATURATING, epochs=12, conditional=False),
+    "diffusion": DENOISER,
 }
-QUICK_RECIPES: Mapping[str, VAE | GAN] = {
+QUICK_RECIPES: Mapping[str, VAE | GAN | Diffusion] = {
     "VAE": QUICK_AUTOENCODER,
     "GAN": GAN(width=16, losses=NON_SATURATING, epochs=8, conditional=False),
 }
 POINTS_SHOWN = 700
 
 RETRAINED = next(iter(TARGETS))
-"""The target that a generator also learns from uniform noise."""
+"""The target that a perceptron also learns from uniform noise."""
 
 Points = Mapping[tuple[str, str], list[Mapping[str, float]]]
-"""(target, noise that it was trained on) → for each seed, `nearness` of each of `NOISES` and of `FRESH`."""
+"""(target, learner) → for each seed, `nearness` of each of `NOISES` and of `FRESH`."""
 
 Images = Mapping[str, list[OfImages]]
 """Kind of generator → for each seed."""
@@ -82,16 +88,19 @@ def run(
 ) -> ClaimResult:
     """Generators of points and of images, what they make of noise, and of the way between two noises."""
     scene = looked_at(ready(data, backbone, progress), backbone)
-    steps, recipes = (QUICK_POINT_STEPS, QUICK_RECIPES) if quick else (POINT_STEPS, RECIPES)
-    learned = [(target, "Gaussian") for target in TARGETS] + [(RETRAINED, "uniform")]
+    learners, recipes = (QUICK_LEARNERS, QUICK_RECIPES) if quick else (LEARNERS, RECIPES)
+    otherwise = EnergyDescent(noise="uniform", steps=learners["perceptron"].steps)
+    learned = {(target, how): learner for how, learner in learners.items() for target in TARGETS}
     jobs: list[Callable[[], object]] = [
         *(partial(_images, recipe, scene, backbone, seed, work) for recipe in recipes.values() for seed in seeds),
-        *(partial(_points, *each, seed, steps, work) for each in learned for seed in seeds),
+        *(partial(_points, target, learner, seed, work) for (target, _), learner in learned.items() for seed in seeds),
+        *(partial(_points, RETRAINED, otherwise, seed, work) for seed in seeds),
     ]
     found: Iterator[Any] = iter(side_by_side(jobs, stage="generators", progress=progress))
     of_images = {kind: [next(found) for _ in seeds] for kind in recipes}
     of_points = {each: [next(found) for _ in seeds] for each in learned}
-    drawn = {target: points(target, "Gaussian", seeds[0], steps=steps, num=NUM_POINTS, work=work) for target in TARGETS}
+    retrained = [next(found) for _ in seeds]
+    drawn = {each: points(each[0], learned[each], seeds[0], num=NUM_POINTS, work=work) for each in learned}
     return ClaimResult(
         number=12,
         title="Gaussian noise is what a generator turns into samples",
@@ -101,19 +110,21 @@ def run(
         "images). (2) The same noise gives the same image, bit for bit. (3) From one noise to another the image "
         f"changes smoothly: the largest of {STEPS} steps covers less than {JUMP:g} of the distance between both ends, "
         f"and the largest of {2 * STEPS} is less than {HALVED:g} of it (means over {PATHS} paths).",
-        rows=_rows(of_points, of_images, scene),
+        rows=_rows(of_points, retrained, of_images, scene),
         figure=_figure(drawn, of_points, of_images, scene),
-        fine_print=_fine_print(of_points, of_images, scene, recipes, steps, seeds),
+        fine_print=_fine_print(of_points, of_images, scene, recipes, learners, seeds),
         quick=quick,
     )
 
 
-def _images(recipe: VAE | GAN, scene: Scene, backbone: PretrainedBackbone, seed: int, work: Path) -> OfImages:
+def _images(
+    recipe: VAE | GAN | Diffusion, scene: Scene, backbone: PretrainedBackbone, seed: int, work: Path
+) -> OfImages:
     return of_generator(trained(recipe, scene.pool, seed, work), scene, backbone, seed)
 
 
-def _points(target: str, noise: str, seed: int, steps: int, work: Path) -> dict[str, float]:
-    return nearness(points(target, noise, seed, steps=steps, num=NUM_POINTS, work=work))
+def _points(target: str, learner: Learner, seed: int, work: Path) -> dict[str, float]:
+    return nearness(points(target, learner, seed, num=NUM_POINTS, work=work))
 
 
 def nearness(found: Mapping[str, Tensor]) -> dict[str, float]:
@@ -122,13 +133,15 @@ def nearness(found: Mapping[str, Tensor]) -> dict[str, float]:
     return {of: wasserstein(found[of], found["target"]) / noise for of in (*NOISES, FRESH)}
 
 
-def _rows(of_points: Points, of_images: Images, scene: Scene) -> tuple[Comparison, ...]:
+def _rows(
+    of_points: Points, retrained: Sequence[Mapping[str, float]], of_images: Images, scene: Scene
+) -> tuple[Comparison, ...]:
     noise = scene.distance[NOISE]
     every = [found for each in of_images.values() for found in each]
     rows = [
-        judged(f"{target}: distance to it, generated over noise",
+        judged(f"{target}, {how}: distance to it, generated over noise",
                over_seeds([found["Gaussian"] for found in each]), "below", NEAR)
-        for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
+        for (target, how), each in of_points.items()
     ]  # fmt: skip
     rows += [
         judged(f"{kind}: distance to real images, generated over noise",
@@ -144,18 +157,20 @@ def _rows(of_points: Points, of_images: Images, scene: Scene) -> tuple[Compariso
             judged(f"{kind}: largest of {2 * STEPS} steps over the largest of {STEPS}",
                    over_seeds([found.halved for found in each]), "below", HALVED),
         ]  # fmt: skip
-    return (*rows, *_other_noise(of_points, of_images, noise), *_on_the_sphere(of_images, every))
+    return (*rows, *_other_noise(of_points, retrained, of_images, noise), *_on_the_sphere(of_images, every))
 
 
-def _other_noise(of_points: Points, of_images: Images, noise: float) -> list[Comparison]:
+def _other_noise(
+    of_points: Points, retrained: Sequence[Mapping[str, float]], of_images: Images, noise: float
+) -> list[Comparison]:
     """Noise that the generators were not trained with, and that one was."""
     rows = []
     for kind in NOISES:
         if kind == "Gaussian":
             continue
         gaps = {
-            target: [found[kind] - found["Gaussian"] for found in each]
-            for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
+            f"{target}, {how}": [found[kind] - found["Gaussian"] for found in each]
+            for (target, how), each in of_points.items()
         } | {
             name: [(found.distance[kind] - found.distance["Gaussian"]) / noise for found in each]
             for name, each in of_images.items()
@@ -165,8 +180,8 @@ def _other_noise(of_points: Points, of_images: Images, noise: float) -> list[Com
                    primary=False)
             for name, gap in gaps.items()
         ]  # fmt: skip
-    retrained = over_seeds([found["uniform"] for found in of_points[RETRAINED, "uniform"]])
-    rows.append(judged(f"{RETRAINED}: distance to it, generated over noise, trained with uniform noise", retrained,
+    otherwise = over_seeds([found["uniform"] for found in retrained])
+    rows.append(judged(f"{RETRAINED}: distance to it, generated over noise, trained with uniform noise", otherwise,
                        "below", NEAR, primary=False))  # fmt: skip
     return rows
 
@@ -197,15 +212,14 @@ def _fine_print(
     of_points: Points,
     of_images: Images,
     scene: Scene,
-    recipes: Mapping[str, VAE | GAN],
-    steps: int,
+    recipes: Mapping[str, VAE | GAN | Diffusion],
+    learners: Mapping[str, Learner],
     seeds: Sequence[int],
 ) -> tuple[str, ...]:
     noise = scene.distance[NOISE]
     floors = {
-        target: over_seeds([found[FRESH] for found in each]).value
-        for (target, trained_on), each in of_points.items() if trained_on == "Gaussian"
-    }  # fmt: skip
+        target: over_seeds([found[FRESH] for found in of_points[target, "perceptron"]]).value for target in TARGETS
+    }
     again, linear = (scene.distance[of] / noise for of in (FRESH, LINEAR))
     epochs = ", ".join(f"{kind} {recipe.epochs}" for kind, recipe in recipes.items())
     spheres = ", ".join(
@@ -214,7 +228,9 @@ def _fine_print(
     )
     return (
         f"Seeds {list(seeds)}. Known targets have mean 0 and covariance I. Perceptrons learn them from noise of as "
-        f"many dimensions, in {steps} steps down the energy distance; {NUM_POINTS} points are compared. Images: "
+        f"many dimensions, in {learners['perceptron'].steps} steps down the energy distance, diffusion models in "
+        f"{learners['diffusion'].steps} steps, drawn along the path without noise on the way; {NUM_POINTS} points are "
+        "compared. Images: "
         f"{len(scene.pool)} to learn from, in epochs: {epochs}; {NUM_IMAGES} generated against {len(scene.real)} test "
         "images in the backbone's features.",
         "What another sample of the target gives, over noise: "
@@ -235,19 +251,22 @@ def _fine_print(
     )
 
 
-def _figure(drawn: Mapping[str, Mapping[str, Tensor]], of_points: Points, of_images: Images, scene: Scene) -> str:
+def _figure(
+    drawn: Mapping[tuple[str, str], Mapping[str, Tensor]], of_points: Points, of_images: Images, scene: Scene
+) -> str:
     from matplotlib.figure import Figure
 
     with drawing():
-        figure = Figure(figsize=(11.5, 7.4), layout="constrained")
-        parts: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
+        figure = Figure(figsize=(11.5, 10.6), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1.5))
         above, below = parts
-        panels = above.subplots(1, 4, width_ratios=(1, 1, 1, 1.25))
-        for panel, target in zip(panels[:3], TARGETS, strict=True):
-            found = drawn[target]
+        left, right = above.subfigures(1, 2, width_ratios=(3, 1.6))
+        panels = left.subplots(len(LEARNERS), len(TARGETS))
+        for panel, ((target, how), found) in zip(panels.flat, drawn.items(), strict=True):
             (_draw_line if found["target"].shape[1] == 1 else _draw_plane)(panel, found)
-            panel.set_title(target)
-        _draw_ratios(panels[3], of_points, of_images, scene)
+            panel.set_title(f"{target}, {how}")
+        panels[0, 0].legend(fontsize=8, loc="upper center")
+        _draw_ratios(right.subplots(1, 1), of_points, of_images, scene)
         _draw_strips(below, of_images, scene)
         return as_svg(figure)
 
@@ -262,7 +281,6 @@ def _draw_line(panel: Any, found: Mapping[str, Tensor]) -> None:
         panel.hist(found[name].flatten().numpy(), bins=bins, density=True, histtype="step", color=colour, label=label,
                    linewidth=1.2)  # fmt: skip
     panel.set(xlabel="x", ylabel="density", ylim=(0, 2.4))
-    panel.legend(fontsize=8, loc="upper center")
 
 
 def _draw_plane(panel: Any, found: Mapping[str, Tensor]) -> None:
@@ -276,8 +294,8 @@ def _draw_ratios(panel: Any, of_points: Points, of_images: Images, scene: Scene)
     """Distances to the target over that of noise: of what is generated from each noise, and of a fresh sample."""
     noise, again = scene.distance[NOISE], scene.distance[FRESH]
     lines: dict[str, dict[str, list[float]]] = {
-        target: {of: [found[of] for found in of_points[target, "Gaussian"]] for of in (*NOISES, FRESH)}
-        for target in TARGETS
+        f"{target.split(' in ')[0]}, {how}": {of: [found[of] for found in each] for of in (*NOISES, FRESH)}
+        for (target, how), each in of_points.items()
     }
     for kind, each in of_images.items():
         lines[kind] = {of: [found.distance[of] / noise for found in each] for of in NOISES} | {FRESH: [again / noise]}
@@ -294,7 +312,7 @@ def _draw_ratios(panel: Any, of_points: Points, of_images: Images, scene: Scene)
         places, range(len(lines)), linestyle="none", marker="<", color=INK, markersize=4, label="must be left of"
     )
     panel.plot([1, 1], [-0.5, len(lines) - 0.5], color=INK, linewidth=0.8)
-    panel.set_yticks(range(len(lines)), [name.split(" in ")[0] for name in lines])
+    panel.set_yticks(range(len(lines)), list(lines))
     panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -2.5))
     panel.legend(fontsize=7, loc="upper left", ncols=2)
 

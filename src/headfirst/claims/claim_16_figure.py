@@ -14,7 +14,8 @@ from headfirst.generate import grid_points
 
 HEALTHY, COLLAPSING = "healthy", "collapsing"
 POINTS_SHOWN = 500
-COLOURS = {HEALTHY: PROBE, COLLAPSING: FINETUNE}
+COLOURS = {HEALTHY: PROBE, COLLAPSING: FINETUNE, "diffusion": "#8172b3"}
+TRACED = (HEALTHY, COLLAPSING)
 
 
 def pictured(
@@ -33,11 +34,8 @@ def pictured(
         figure = Figure(figsize=(11.0, 8.2 if images else 6.4), layout="constrained")
         rows: Any = figure.subfigures(3 if images else 2, 1, height_ratios=[3.2, 3.2, 1.8][: 3 if images else 2])
         real = grid_points(np.arange(POINTS_SHOWN), seed=0)
-        for panel, (title, points) in zip(
-            rows[0].subplots(1, 3),
-            {"the grid": real, **{name: grid[name][0]["points"] for name in COLOURS}}.items(),
-            strict=True,
-        ):
+        shown = {"the grid": real, **{name: grid[name][0]["points"] for name in COLOURS if name in grid}}
+        for panel, (title, points) in zip(rows[0].subplots(1, len(shown)), shown.items(), strict=True):
             panel.plot(*points[:POINTS_SHOWN].T.numpy(), "o", color=COLOURS.get(title, INK), markersize=1.5, alpha=0.5)
             panel.set(title=title, xlim=(-5.5, 5.5), ylim=(-5.5, 5.5), aspect="equal", xticks=(), yticks=())
         left, middle, right = rows[1].subplots(1, 3)
@@ -66,7 +64,7 @@ def pictured(
 
 
 def _draw_traces(panel: Any, grid: Mapping[str, Sequence[Mapping[str, Tensor]]], what: str) -> None:
-    for name in COLOURS:
+    for name in TRACED:
         for i, trace in enumerate(grid[name]):
             panel.plot(trace["turns"], trace[what], color=COLOURS[name], alpha=0.5, linewidth=1,
                        label=None if i else name)  # fmt: skip

@@ -1,7 +1,7 @@
 """Claim 16: mode collapse: the generator settles on few modes.
 
-On a grid of 25 Gaussians it can be counted; then on images. What is kept under `work`: what every player of the grid
-made on the way and at the end, and the generators of images.
+On a grid of 25 Gaussians it can be counted; then on images. A diffusion model, which plays no game, learns both too.
+What is kept under `work`: what every player of the grid made on the way and at the end, and the generators of images.
 
 Shape letters: R readings of a training, N points or images, C channels, S pixels a side, D features.
 """
@@ -25,10 +25,11 @@ from headfirst.adapt import LinearProbe, LinearProbeModel
 from headfirst.claims.claim import ClaimResult, Comparison, judged, over_seeds, range_found
 from headfirst.claims.claim_16_figure import COLLAPSING, HEALTHY, pictured
 from headfirst.claims.experiment import in_a_folder, ready
-from headfirst.claims.trained import seen, trained
+from headfirst.claims.point_diffusion import PointDiffusion
+from headfirst.claims.trained import DENOISER, seen, trained
 from headfirst.data import ImageSet, shuffled_by_name
 from headfirst.features import embed, side_by_side
-from headfirst.generate import GAN, NON_SATURATING, Generator, GridGAN, grid_mode, grid_points, read_grid
+from headfirst.generate import GAN, NON_SATURATING, Diffusion, Generator, GridGAN, grid_mode, grid_points, read_grid
 from headfirst.metrics import (
     Interval,
     class_weight_distance,
@@ -40,6 +41,9 @@ from headfirst.nn import PretrainedBackbone
 from headfirst.types import Features, Progress, silent
 
 PAIR: Mapping[str, GridGAN] = {HEALTHY: GridGAN(), COLLAPSING: GridGAN.collapsing()}
+DIFFUSION, OF_GRID = "diffusion", PointDiffusion(scale=math.sqrt(8.0))
+NUM_POINTS = 2500
+"""What it is judged by, as many as a GAN of the grid."""
 QUICK_STEPS = 5000
 MODES, HALF_OF_THEM, ALL_BUT_ONE = 25, 12.5, 24.0
 OUTSIDE = math.exp(-4.5)
@@ -56,9 +60,10 @@ RARE = 1e-3
 COMPARED = 500
 
 OF_IMAGES = GAN(size=16, epochs=20, conditional=False)
-IMAGES: Mapping[str, GAN] = {
+IMAGES: Mapping[str, GAN | Diffusion] = {
     HEALTHY: OF_IMAGES,
     COLLAPSING: replace(OF_IMAGES, losses=NON_SATURATING, r1=0.0, r2=0.0, betas=(0.5, 0.999)),
+    DIFFUSION: replace(DENOISER, size=OF_IMAGES.size, epochs=OF_IMAGES.epochs),
 }
 NUM_IMAGES, SHOWN = 1000, 20
 
@@ -115,9 +120,11 @@ def run(
     """The 25-mode grid under a healthy and a collapsing setting, what cures the latter, and images under both.
 
     Args:
-        quick: fewer turns, no cures and no images.
+        quick: fewer turns, no cures, no diffusion model and no images.
     """
-    settings = {name: replace(each, steps=QUICK_STEPS) for name, each in PAIR.items()} if quick else {**PAIR, **cures()}
+    settings: dict[str, GridGAN | PointDiffusion] = {**PAIR, **cures(), DIFFUSION: OF_GRID}
+    if quick:
+        settings = {name: replace(each, steps=QUICK_STEPS) for name, each in PAIR.items()}
     jobs: list[Callable[[], object]] = [
         partial(played, each, seed, work) for each in settings.values() for seed in seeds
     ]
@@ -137,13 +144,13 @@ def run(
         f"than {LOW:.0%} of real points have a generated one near under the one, more under the other.",
         rows=_rows(grid, found),
         figure=pictured(grid, {name: each[0].shown for name, each in found.items()}, at=EARLY, low=LOW),
-        fine_print=_fine_print(grid, found, seeds, settings[HEALTHY]),
+        fine_print=_fine_print(grid, found, seeds, settings[HEALTHY].steps),
         quick=quick,
     )
 
 
-def played(recipe: GridGAN, seed: int, work: Path) -> Trace:
-    """One training of the grid; from `work` where it was finished before."""
+def played(recipe: GridGAN | PointDiffusion, seed: int, work: Path) -> Trace:
+    """One training of the grid, a diffusion model's read at its end alone; from `work` where it was finished before."""
     key = hashlib.sha256(repr((recipe, WATCHED, NEIGHBOUR, RARE, COMPARED)).encode()).hexdigest()[:16]
     path = work / f"grid-{seed}-{key}.safetensors"
     if not path.is_file():
@@ -155,13 +162,22 @@ def played(recipe: GridGAN, seed: int, work: Path) -> Trace:
             last = points.clone()
             seen_.append((float(done), float(read_grid(points).modes), *watched(points, real)))
 
-        recipe.fit(seed=seed, watch=watch)
+        if isinstance(recipe, PointDiffusion):
+            noise = torch.randn(NUM_POINTS, 2, generator=torch.Generator().manual_seed(seed))
+            watch(recipe.steps, recipe.fit(partial(_fresh_points, seed), seed=seed)(noise))
+        else:
+            recipe.fit(seed=seed, watch=watch)
         columns = torch.tensor(seen_, dtype=torch.float64).T.contiguous()
         part = path.with_suffix(".part")
         save_file({**{n: c.clone() for n, c in zip(("turns", "modes", "coverage", "alike"), columns, strict=True)},
                    "points": last}, part)  # fmt: skip
         part.replace(path)  # whole, or not there
     return load_file(path)
+
+
+def _fresh_points(seed: int, num: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    epoch = int(torch.randint(2**31, (1,), generator=generator))
+    return grid_points(np.arange(num), seed=seed, epoch=epoch)
 
 
 def watched(points: Float[Tensor, "n 2"], real: Float[Tensor, "m 2"]) -> tuple[float, float]:
@@ -218,15 +234,15 @@ def _rows(grid: Grid, images: Images) -> tuple[Comparison, ...]:
     of: dict[str, Callable[[Trace], float]] = {
         "modes of 25": _modes,
         "reading": early,
-        "share": lambda trace: read_grid(trace["points"]).share,
-        "shares": lambda trace: -read_grid(trace["points"]).class_weight_distance,
+        "share": _share,
+        "shares": lambda trace: -_shares(trace),
         "kl": lambda trace: -reverse_divergence(trace["points"]),
         "alike": lambda trace: -trace["alike"][-1].item(),
     }
     found = {what: {name: [read(t) for t in traces] for name, traces in grid.items()} for what, read in of.items()}
 
-    def gap(what: str, more: str = HEALTHY) -> Interval:
-        return over_seeds([a - b for a, b in zip(found[what][more], found[what][COLLAPSING], strict=True)])
+    def gap(what: str, more: str = HEALTHY, less: str = COLLAPSING) -> Interval:
+        return over_seeds([a - b for a, b in zip(found[what][more], found[what][less], strict=True)])
 
     modes, reading = found["modes of 25"], found["reading"]
     rows = [
@@ -240,33 +256,45 @@ def _rows(grid: Grid, images: Images) -> tuple[Comparison, ...]:
         judged("reverse KL of the modes' shares, nats: collapsing - healthy", gap("kl"), "above", primary=False),
         judged("pairs alike, over those of real points: collapsing - healthy", gap("alike"), "above", primary=False),
     ]
-    for name in list(grid)[len(PAIR) :]:
+    for name in filter(grid.__contains__, cures()):
         rows += [
             judged(f"modes of 25: {name} - collapsing", gap("modes of 25", name), "above", primary=False),
             judged(f"modes of 25: {name}", over_seeds(modes[name]), "above", ALL_BUT_ONE, primary=False),
         ]
+    if DIFFUSION in grid:
+        rows += [
+            judged(f"modes of 25: {DIFFUSION}", over_seeds(modes[DIFFUSION]), "above", ALL_BUT_ONE, primary=False),
+            judged(f"modes of 25: {DIFFUSION} - healthy", gap("modes of 25", DIFFUSION, HEALTHY), "above",
+                   primary=False),
+            judged(f"share of points within 3σ of a mode: {DIFFUSION} - healthy", gap("share", DIFFUSION, HEALTHY),
+                   "above", primary=False),
+            judged(f"total variation of the modes' shares: healthy - {DIFFUSION}", gap("shares", DIFFUSION, HEALTHY),
+                   "above", primary=False),
+        ]  # fmt: skip
     if not images:
         return tuple(rows)
     by: dict[str, Callable[[OfImages], float]] = {
-        "classes covered: healthy - collapsing": lambda found: float(found.classes),
-        "coverage of test images: healthy - collapsing": lambda found: found.coverage,
-        "total variation of the classes' shares: collapsing - healthy": lambda found: -found.weights,
+        "classes covered": lambda found: float(found.classes),
+        "coverage of test images": lambda found: found.coverage,
+        "1 - total variation of the classes' shares": lambda found: 1 - found.weights,
     }
-    pairs = list(zip(images[HEALTHY], images[COLLAPSING], strict=True))
-    rows += [
-        judged(f"images: {what}", over_seeds([read(a) - read(b) for a, b in pairs]), "above", primary=False)
-        for what, read in by.items()
-    ]
+    for more, less in ((HEALTHY, COLLAPSING), (DIFFUSION, HEALTHY)):
+        pairs = list(zip(images[more], images[less], strict=True))
+        rows += [
+            judged(f"images: {what}: {more} - {less}", over_seeds([read(a) - read(b) for a, b in pairs]), "above",
+                   primary=False)
+            for what, read in by.items()
+        ]  # fmt: skip
     return tuple(rows)
 
 
-def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], recipe: GridGAN) -> tuple[str, ...]:
+def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], steps: int) -> tuple[str, ...]:
     def counts(name: str) -> str:
         return f"{name} {', '.join(str(int(_modes(trace))) for trace in grid[name])}"
 
     alike = {name: np.mean([trace["alike"][-1].item() for trace in grid[name]]) for name in PAIR}
     lines = [
-        f"Seeds {seeds[0]} to {seeds[-1]}; {recipe.steps} turns of {recipe.batch_size} points, half of them each "
+        f"Seeds {seeds[0]} to {seeds[-1]}; {steps} turns of {PAIR[HEALTHY].batch_size} points, half of them each "
         "player's; a mode is covered by 10 of 2,500 points within 3σ. A perfect sampler has 25 modes, a share of 0.989 "
         "within 3σ, a total variation of 0.045, a reverse KL of 0.005. The "
         "collapsing setting differs from the healthy "
@@ -277,22 +305,32 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], recipe: GridGA
         f"at the end two are alike {alike[HEALTHY]:.2g} times as often as two real ones in "
         f"healthy and {alike[COLLAPSING]:.2g} times in collapsing trainings.",
     ]
-    if others := list(grid)[len(PAIR) :]:
-        lines.append(
+    if DIFFUSION in grid:
+        share, shares = ([np.mean([read(t) for t in grid[name]]) for name in (DIFFUSION, HEALTHY)] for read in
+                         (_share, _shares))  # fmt: skip
+        lines += [
             "The same budget, the collapsing setting with one change; modes by seed: "
-            f"{'; '.join(counts(name) for name in others)}."
-        )
+            f"{'; '.join(counts(name) for name in cures())}.",
+            f"A diffusion model plays against nobody: it learns to take noise away, of every point, and so cannot do "
+            f"well by leaving some out. {OF_GRID.steps} steps of {OF_GRID.batch_size} points; modes by seed: "
+            f"{counts(DIFFUSION)}; share within 3σ {share[0]:.3f} (healthy {share[1]:.3f}), total variation "
+            f"{shares[0]:.3f} (healthy {shares[1]:.3f}). What it gets wrong lies between the modes.",
+        ]
     if images:
         told = "; ".join(
             f"{name}: classes {', '.join(str(found.classes) for found in each)}, coverage "
             f"{', '.join(f'{found.coverage:.2f}' for found in each)}, total variation "
-            f"{', '.join(f'{found.weights:.2f}' for found in each)}, the training itself reported a collapse in "
-            f"{sum(found.alarms > 0 for found in each)} of {len(each)}"
+            f"{', '.join(f'{found.weights:.2f}' for found in each)}"
+            + (
+                f", the training itself reported a collapse in {sum(found.alarms > 0 for found in each)} of {len(each)}"
+                if name in PAIR
+                else ""
+            )
             for name, each in images.items()
         )
         lines.append(
             f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, the "
-            f"same two settings; {NUM_IMAGES} images judged in the backbone's features, "
+            f"same two settings, and a diffusion model; {NUM_IMAGES} images judged in the backbone's features, "
             f"coverage over that of as many real ones. {told}."
         )
     return tuple(lines)
@@ -307,3 +345,11 @@ def differing(a: GridGAN, b: GridGAN) -> list[str]:
 
 def _modes(trace: Trace) -> float:
     return trace["modes"][-1].item()
+
+
+def _share(trace: Trace) -> float:
+    return read_grid(trace["points"]).share
+
+
+def _shares(trace: Trace) -> float:
+    return read_grid(trace["points"]).class_weight_distance

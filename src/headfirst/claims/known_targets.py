@@ -1,7 +1,7 @@
 """Distributions that are known, and generators of points that learn them.
 
 Each has mean 0 and covariance I, as standard normal noise has: no shift, scaling or rotation of the noise is of use.
-The generators descend one distance and are judged by another.
+Perceptrons that learn them descend one distance and are judged by another.
 
 Shape letters: N points, D coordinates (1 or 2), A directions.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,17 +19,15 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from headfirst.claims.point_diffusion import Draw, PointDiffusion
 from headfirst.generate import PointGenerator
 from headfirst.train import Batch, Optimisation, train
-
-Draw = Callable[[int, torch.Generator], Tensor]
 
 SPREAD = 0.15
 """Standard deviation about a mode, or about the ring."""
 _DIRECTIONS, _TINY = 32, 1e-12
 _RADIUS = math.sqrt(1 - SPREAD**2)  # of the modes' places, so that each coordinate has variance 1
 
-HIDDEN, LAYERS, BATCH, RATE = 64, 5, 128, 5e-3
 _EPOCH = 10  # steps: nothing hangs on it, but the loop orders the samples of an epoch
 
 
@@ -87,31 +86,52 @@ def wasserstein(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> float:
     return ((a.double() @ u).sort(dim=0).values - (b.double() @ u).sort(dim=0).values).abs().mean().item()
 
 
-def fitted(target: Draw, noise: str, seed: int, steps: int) -> PointGenerator:
-    """A perceptron from noise of as many dimensions to the target, by descent of the energy distance."""
-    generator = torch.Generator().manual_seed(seed)
-    dim = target(1, generator).shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = PointGenerator(dim=dim, noise_dim=dim, hidden=HIDDEN, layers=LAYERS)
+@dataclass(frozen=True, kw_only=True)
+class EnergyDescent:
+    """How a perceptron learns to make a target's points of noise of as many dimensions: down the energy distance.
 
-    def loss(_: Batch) -> Tensor:
-        return energy_distance(network(NOISES[noise](BATCH, dim, generator)), target(BATCH, generator))
+    Attributes:
+        noise: one of `NOISES`.
+    """
 
-    optimisation = Optimisation(epochs=steps // _EPOCH, batch_size=BATCH, clip_norm=None, ema_decay=0.99)
-    groups = [{"params": list(network.parameters()), "lr": RATE}]
-    train(network, loss, groups, optimisation, num_samples=_EPOCH * BATCH, seed=seed, optimiser=torch.optim.Adam)
-    return network.eval()
+    noise: str = "Gaussian"
+    steps: int = 1500
+    batch_size: int = 128
+    hidden: int = 64
+    layers: int = 5
+    lr: float = 5e-3
+
+    def fit(self, draw: Draw, *, seed: int) -> Callable[[Tensor], Tensor]:
+        """Noise (N, D) to points."""
+        generator = torch.Generator().manual_seed(seed)
+        dim = draw(1, generator).shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = PointGenerator(dim=dim, noise_dim=dim, hidden=self.hidden, layers=self.layers)
+
+        def loss(_: Batch) -> Tensor:
+            z = NOISES[self.noise](self.batch_size, dim, generator)
+            return energy_distance(network(z), draw(self.batch_size, generator))
+
+        optimisation = Optimisation(
+            epochs=self.steps // _EPOCH, batch_size=self.batch_size, clip_norm=None, ema_decay=0.99
+        )
+        groups = [{"params": list(network.parameters()), "lr": self.lr}]
+        train(network, loss, groups, optimisation, num_samples=_EPOCH * self.batch_size, seed=seed,
+              optimiser=torch.optim.Adam)  # fmt: skip
+        return network.eval().requires_grad_(False)
 
 
-def points(name: str, noise: str, seed: int, *, steps: int, num: int, work: Path) -> dict[str, Float[Tensor, "n d"]]:
+def points(
+    name: str, recipe: EnergyDescent | PointDiffusion, seed: int, *, num: int, work: Path
+) -> dict[str, Float[Tensor, "n d"]]:
     """What is compared, `num` points each; from `work` where it was made before.
 
     Returns:
-        "target" and "fresh sample": of the target. "noise": standard normal. Each of `NOISES`: what a generator that
-        was trained on noise of the kind `noise` makes of it; "Gaussian" of "noise" row by row.
+        "target" and "fresh sample": of the target. "noise": standard normal. Each of `NOISES`: what the trained
+        generator makes of it; "Gaussian" of "noise" row by row.
     """
-    key = hashlib.sha256(repr((name, noise, steps, num, SPREAD, HIDDEN, LAYERS, BATCH, RATE)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((name, recipe, num, SPREAD)).encode()).hexdigest()[:16]
     path = work / f"points-{seed}-{key}.safetensors"
     if not path.is_file():
         target, generator = TARGETS[name], torch.Generator().manual_seed(2**20 + seed)
@@ -119,9 +139,8 @@ def points(name: str, noise: str, seed: int, *, steps: int, num: int, work: Path
         dim = drawn["target"].shape[1]
         drawn["noise"] = gaussian(num, dim, generator)
         others = {kind: draw(num, dim, generator) for kind, draw in NOISES.items()}
-        network = fitted(target, noise, seed, steps)
-        with torch.inference_mode():
-            made = {kind: network(z) for kind, z in {**others, "Gaussian": drawn["noise"]}.items()}
+        make = recipe.fit(target, seed=seed)
+        made = {kind: make(z) for kind, z in {**others, "Gaussian": drawn["noise"]}.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         save_file({**drawn, **made}, part)

@@ -18,11 +18,19 @@ from torch import Tensor
 from headfirst.data import ImageSplit, normalise, preprocess
 from headfirst.errors import DataError
 from headfirst.generate import GAN, VAE, Diffusion, Generator, load_generator
-from headfirst.nn import PretrainedBackbone
+from headfirst.generate.diffusion import Sampling
+from headfirst.nn import PretrainedBackbone, UNetShape
 
 AUTOENCODER = VAE(width=16, hidden=128, epochs=10, conditional=False)
 QUICK_AUTOENCODER = replace(AUTOENCODER, epochs=5)
 """Claim 15's at β = 1 are claim 12's: in one folder they are trained once."""
+
+DENOISER = Diffusion(
+    shape=UNetShape(widths=(24, 48), head_dim=24),
+    epochs=10,
+    conditional=False,
+    sampling=Sampling(method="dpm_pp_2m", num_steps=16),
+)
 
 _BATCH = 64
 
