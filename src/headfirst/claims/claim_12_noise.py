@@ -8,6 +8,7 @@ Shape letters: N points or images, Z noise, M steps, C channels, S pixels a side
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ RECIPES: Mapping[str, VAE | GAN | Diffusion] = {
 QUICK_RECIPES: Mapping[str, VAE | GAN | Diffusion] = {
     "VAE": QUICK_AUTOENCODER,
     "GAN": GAN(width=16, losses=NON_SATURATING, epochs=8, conditional=False),
+    "diffusion": replace(DENOISER, epochs=3, sampling=replace(DENOISER.sampling, num_steps=4)),
 }
 POINTS_SHOWN = 700
 

@@ -63,7 +63,7 @@ OF_IMAGES = GAN(size=16, epochs=20, conditional=False)
 IMAGES: Mapping[str, GAN | Diffusion] = {
     HEALTHY: OF_IMAGES,
     COLLAPSING: replace(OF_IMAGES, losses=NON_SATURATING, r1=0.0, r2=0.0, betas=(0.5, 0.999)),
-    DIFFUSION: replace(DENOISER, size=OF_IMAGES.size, epochs=OF_IMAGES.epochs),
+    DIFFUSION: replace(DENOISER, size=OF_IMAGES.size),
 }
 NUM_IMAGES, SHOWN = 1000, 20
 
@@ -330,7 +330,7 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], steps: int) ->
         )
         lines.append(
             f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, the "
-            f"same two settings, and a diffusion model; {NUM_IMAGES} images judged in the backbone's features, "
+            f"same two settings, and a diffusion model of {DENOISER.epochs} epochs; {NUM_IMAGES} images judged in the backbone's features, "
             f"coverage over that of as many real ones. {told}."
         )
     return tuple(lines)
