@@ -330,7 +330,8 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], steps: int) ->
         )
         lines.append(
             f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, the "
-            f"same two settings, and a diffusion model of {DENOISER.epochs} epochs; {NUM_IMAGES} images judged in the backbone's features, "
+            f"same two settings, and a diffusion model of {DENOISER.epochs} epochs; {NUM_IMAGES} images judged in "
+            "the backbone's features, "
             f"coverage over that of as many real ones. {told}."
         )
     return tuple(lines)
