@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from headfirst.augment import as_split
 from headfirst.data import ImageSet
 from headfirst.errors import InputError
+from headfirst.features import embed
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import ConsistencyDistillation, Diffusion, Sampling
+from headfirst.metrics import density_coverage, frechet_distance, kernel_distance
 from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
-from headfirst.report import write_generate
+from headfirst.report import speed_lines, write_generate
 from headfirst.study import sampling_curve
+from headfirst.study.distillation_quality import Quality, SpeedUp, speed_ups
+from headfirst.study.generator_data import at_size
 from headfirst.study.generator_report import COLUMNS, GeneratorReport
 from headfirst.study.picture_grid import inline_png, picture_grid
 
@@ -72,6 +77,57 @@ def test_guidance_costs_two_evaluations(images: ImageSet, backbone: PretrainedBa
     assert [len(step.strips) for step in found.by_evaluations] == [0, 1, 1]
 
 
+def test_what_was_drawn_is_kept_and_yardsticks_go_further(
+    teacher: Generator, images: ImageSet, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = {"samplers": ("ddpm", "dpm_pp_2m"), "evaluations": (1, 2), "yardstick": (3,), "num": 16}
+    backbone = load_backbone(tiny_directory)
+    first = sampling_curve(teacher, images, backbone, directory=tmp_path, **asked)
+    assert [(row.method, row.evaluations) for row in first.quality] == [
+        ("ddpm", 1), ("ddpm", 2), ("ddpm", 3), ("dpm_pp_2m", 1), ("dpm_pp_2m", 2)
+    ]  # fmt: skip
+    assert [step.evaluations for step in first.by_evaluations] == [1, 2, 3]
+    monkeypatch.setattr(Generator, "sample", None)  # nothing is drawn again
+    assert sampling_curve(teacher, images, backbone, directory=tmp_path, **asked) == first
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
+    monkeypatch.undo()
+    plain = sampling_curve(teacher, images, backbone, **asked)  # and nothing of it is kept
+    assert [replace(row, milliseconds=0.0) for row in plain.quality] == [
+        replace(row, milliseconds=0.0) for row in first.quality
+    ]
+
+
+def test_a_row_is_what_the_metrics_say(report: GeneratorReport, teacher: Generator, images: ImageSet, tiny_directory):
+    backbone = load_backbone(tiny_directory)
+    made = teacher.sample(16, seed=0, sampling=Sampling(method="dpm_pp_2m", num_steps=4))
+    fake = embed(backbone, as_split(made, name="generated")).values
+    test = at_size(images["test"], 8)
+    real = embed(backbone, test).values
+    row = next(row for row in report.quality if (row.method, row.steps) == ("dpm_pp_2m", 4))
+    assert row.frechet.value == pytest.approx(frechet_distance(fake, real).corrected)
+    assert row.kernel.value == pytest.approx(kernel_distance(fake, real).value)
+    covered = density_coverage(real, fake, 5)
+    assert (row.coverage.value, row.coverage.expected) == (covered.coverage, covered.expected_coverage)
+
+
+def test_speed_ups_are_over_the_slowest_ddpm(report: GeneratorReport):
+    assert report.speed_ups == ()  # DDPM was not asked
+
+    def row(model: str, method: str, evaluations: int, distance: float) -> Quality:
+        frechet = replace(report.quality[0].frechet, value=distance)
+        return replace(report.quality[0], model=model, method=method, evaluations=evaluations, frechet=frechet)
+
+    found = speed_ups((
+        row("teacher", "ddpm", 1000, 1.0), row("teacher", "ddpm", 10, 0.5), row("teacher", "ddpm", 4, 2.0),
+        row("teacher", "ddim", 8, 1.11), row("pupil", "consistency", 4, 1.09), row("pupil", "consistency", 8, 0.2),
+    ))  # fmt: skip
+    assert [(each.way, each.evaluations, each.times) for each in found] == [
+        ("ddpm", 10, 100.0), ("ddim", None, None), ("pupil", 4, 250.0)
+    ]  # fmt: skip
+    assert {each.over for each in found} == {1000}
+    assert speed_lines(found) == (("ddpm", "10", "100"), ("ddim", "none tried", "–"), ("pupil", "4", "250"))
+
+
 def test_the_page(report: GeneratorReport, tmp_path: Path):
     page = write_generate(report, tmp_path)
     assert page.name == "curve.html"
@@ -81,6 +137,11 @@ def test_the_page(report: GeneratorReport, tmp_path: Path):
     assert text.count(" checked") == 1
     assert "&lt;quick&gt;, 4" in text
     assert "<quick>" not in text
+    assert "Speed-up" not in text
+    fast = replace(report, speed_ups=(SpeedUp(way="<heun>", evaluations=5, over=1000),))
+    told = write_generate(fast, tmp_path / "fast").read_text(encoding="utf-8")
+    assert "within 10&nbsp;% of the Fréchet distance of ddpm's with 1,000" in told
+    assert '<th scope="row">&lt;heun&gt;</th><td>5</td><td>200</td>' in told
     rows = json.loads((tmp_path / "curve.json").read_text())["quality"]
     assert [row["evaluations"] for row in rows] == [row.evaluations for row in report.quality]
     fetched = replace(report.by_evaluations[0].strips[0], picture="https://example.org/a.png")
@@ -96,6 +157,7 @@ def test_the_page(report: GeneratorReport, tmp_path: Path):
         ({"evaluations": (4, 2)}, "rise .* 4, 2"),
         ({"evaluations": ()}, "got 500 and none"),
         ({"evaluations": (0, 2)}, "rise from 1"),
+        ({"yardstick": (8,)}, "after them"),
         ({"samplers": ("huen",)}, "did you mean"),
     ],
 )

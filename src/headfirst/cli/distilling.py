@@ -134,5 +134,5 @@ def _say_quality(rows: tuple[Quality, ...]) -> None:
 
     say("Fréchet distance to real images by evaluations of the network")
     for cells in quality_lines(rows):
-        model, way, evaluations, value, interval, cost = cells
+        model, way, evaluations, value, interval, *_, cost = cells
         say(f"  {model:<8} {way:<28} {evaluations:>4}  {value} [{interval}]  {cost} ms an image")

@@ -34,6 +34,7 @@ def curve(
     evaluations: Annotated[
         str, typer.Option(help="Evaluations of the network for an image, at most, with commas.")
     ] = "1,2,4,8,16,32,64",
+    yardstick: Annotated[str, typer.Option(help="More evaluations, of ddpm and ddim alone, such as 250,1000.")] = "",
     guidance: Annotated[float, typer.Option(help="Of the samplers; above 1 an evaluation costs two.")] = 1.0,
     backbone: BackboneOption = None,
     num: Annotated[int, typer.Option(help="Images of each row.")] = 500,
@@ -45,11 +46,14 @@ def curve(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show what fewer evaluations cost: Fréchet distances with intervals, and the same noises at every number."""
-    asked = _numbers(evaluations)
+    """Show what fewer evaluations cost: Fréchet distances with intervals, and the same noises at every number.
+
+    What was drawn is kept in OUT/work: the same command goes on where it was stopped.
+    """
+    asked, more = _numbers("--evaluations", evaluations), _numbers("--yardstick", yardstick) if yardstick else ()
     out_folder(out)
     from headfirst.generate import load_generator
-    from headfirst.report import generate_json, quality_lines, write_generate
+    from headfirst.report import generate_json, quality_lines, speed_lines, write_generate
     from headfirst.study import SAMPLERS, sampling_curve
 
     teacher = load_generator(model)
@@ -57,20 +61,22 @@ def curve(
     images, features, where = open_any_images(data, home), open_backbone(backbone, data), resolve_device(device)
     with progress_display(quiet=quiet) as progress:
         report = sampling_curve(teacher, images, features, students=students, samplers=sampler or SAMPLERS,
-                                evaluations=asked, guidance=guidance, num=num, split=split, seed=seed, device=where,
-                                progress=progress)  # fmt: skip
+                                evaluations=asked, yardstick=more, guidance=guidance, num=num, split=split,
+                                seed=seed, directory=out / "work", device=where, progress=progress)  # fmt: skip
     page = write_generate(report, out)
     if as_json:
         say(generate_json(report))
         return
     say("Fréchet distance to real images by evaluations of the network")
-    for who, way, count, value, interval, cost in quality_lines(report.quality):
+    for who, way, count, value, interval, *_, cost in quality_lines(report.quality):
         say(f"  {who:<16} {way:<28} {count:>5}  {value} [{interval}]  {cost} ms an image")
+    for who, count, times in speed_lines(report.speed_ups):
+        say(f"  {who:<28} as near as ddpm with {report.speed_ups[0].over}: {count} evaluations, {times} times fewer")
     say(f"page: {page}")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--evaluations must be whole numbers with commas, such as 1,4,16, got {text!r}") from None
+        raise InputError(f"{option} must be whole numbers with commas, such as 1,4,16, got {text!r}") from None

@@ -4,7 +4,14 @@ augmentations; safe names."""
 from headfirst.report.augment_page import augment_json, write_augmentation
 from headfirst.report.compare_page import comparison_json, comparison_text, write_comparison
 from headfirst.report.files import read_report, write_report
-from headfirst.report.generate_page import generate_json, quality_lines, read_scores, score_lines, write_generate
+from headfirst.report.generate_page import (
+    generate_json,
+    quality_lines,
+    read_scores,
+    score_lines,
+    speed_lines,
+    write_generate,
+)
 from headfirst.report.plan_page import plan_json, write_plan
 from headfirst.report.pretrain_page import pretrain_json, write_pretrain
 from headfirst.report.search_page import how_found, search_json, search_lines, write_search
@@ -26,6 +33,7 @@ __all__ = [
     "score_lines",
     "search_json",
     "search_lines",
+    "speed_lines",
     "write_augmentation",
     "write_comparison",
     "write_generate",

@@ -18,7 +18,7 @@ from headfirst.report.quality_curve import quality_figure
 from headfirst.report.template import render, require_inline
 
 if TYPE_CHECKING:
-    from headfirst.study.distillation_quality import Quality
+    from headfirst.study.distillation_quality import Quality, SpeedUp
     from headfirst.study.generator_report import GeneratorReport
     from headfirst.study.generator_scores import GeneratorScores, Score
 
@@ -117,6 +117,7 @@ def generate_page(report: GeneratorReport) -> str:
     """One self-contained page: what it makes, how far that is from real images, how it came about."""
     for id_, picture in _shown(report):
         require_inline(id_, picture)
+    from headfirst.study.distillation_quality import EQUAL
     from headfirst.study.generator_scores import told_apart
 
     figure = panels_figure(_panels(report), report.readings, report.events)
@@ -130,6 +131,8 @@ def generate_page(report: GeneratorReport) -> str:
         headline=told_apart(report.scores) if report.scores else "",
         scores=score_lines(report.scores) if report.scores else (),
         quality=quality_lines(report.quality),
+        speed=speed_lines(report.speed_ups),
+        within=f"{100 * (EQUAL - 1):.0f}",
         # Made by matplotlib from numbers and names, which it escapes.
         curve=Markup(quality_figure(report.quality)) if report.by_evaluations else None,
         name=report_name(report),
@@ -138,8 +141,9 @@ def generate_page(report: GeneratorReport) -> str:
     )
 
 
-def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, str, str, str, str, str], ...]:
-    """(model, way, evaluations, Fréchet distance, its interval, milliseconds an image), as they are printed."""
+def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, ...], ...]:
+    """As they are printed: model, way, evaluations, Fréchet distance and its interval, kernel distance and its
+    interval, coverage, milliseconds an image."""
     return tuple(
         (
             row.model,
@@ -148,9 +152,22 @@ def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, str, str, str, st
             numbers.count(row.evaluations),
             _number("frechet", row.frechet.value),
             _interval("frechet", row.frechet),
+            _number("kernel", row.kernel.value),
+            _interval("kernel", row.kernel),
+            _number("coverage", row.coverage.value),
             f"{row.milliseconds:.0f}" if row.milliseconds >= 10 else f"{row.milliseconds:.2g}",
         )
         for row in rows
+    )
+
+
+def speed_lines(found: Sequence[SpeedUp]) -> tuple[tuple[str, str, str], ...]:
+    """As they are printed: way, evaluations that are enough, how many times fewer."""
+    return tuple(
+        (each.way, numbers.count(each.evaluations), f"{each.times:.3g}")
+        if each.evaluations and each.times
+        else (each.way, "none tried", numbers.UNKNOWN)
+        for each in found
     )
 
 

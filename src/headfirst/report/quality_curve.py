@@ -17,18 +17,13 @@ LEAST = 1e-2
 """What is nearer is drawn here: the axis is logarithmic."""
 
 
-def way_of(row: Quality) -> str:
-    """What a line is called: a sampler of the teacher, or a student."""
-    return row.method if row.model == "teacher" else row.model
-
-
 def quality_figure(rows: Sequence[Quality]) -> str:
     """The SVG element: the teacher's samplers in ink, students in the accent colour."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ways: dict[str, list[Quality]] = {}
     for row in rows:
-        ways.setdefault(way_of(row), []).append(row)
+        ways.setdefault(row.way, []).append(row)
     with canvas(7.6, 4.2) as figure:
         axes = figure.add_axes((0.09, 0.13, 0.64, 0.83))
         frame(axes, "evaluations of the network for an image", "Fréchet distance to real images")

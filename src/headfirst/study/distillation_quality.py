@@ -19,7 +19,7 @@ from headfirst.data import ImageSet
 from headfirst.features import embed
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import Sampling
-from headfirst.metrics import frechet_distance
+from headfirst.metrics import density_coverage, frechet_distance, kernel_distance
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.generator_data import at_size
 from headfirst.study.generator_evaluation import real_images
@@ -29,6 +29,10 @@ from headfirst.types import Progress, Samples, silent
 TEACHER_STEPS = (1, 2, 4, 8, 32)
 STUDENT_STEPS = (1, 2, 4)
 """Of a student that takes any number of steps."""
+EQUAL = 1.1
+"""How many times DDPM's distance still counts as equal quality."""
+NEIGHBOUR = 5
+"""Of coverage: a real image is covered by a made one no further than its fifth neighbour among real ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,8 @@ class Quality:
         model: teacher or student.
         method, steps, guidance: as of `Sampling`.
         evaluations: of the network, for an image; guidance by two evaluations counts both.
-        frechet: distance to real images, without the bias of few images.
+        frechet, kernel: distance to real images, without the bias of few images.
+        coverage: share of the real images with a made one near, beside what as many real ones would cover.
         milliseconds: an image, where it was measured.
     """
 
@@ -49,7 +54,34 @@ class Quality:
     guidance: float
     evaluations: int
     frechet: Score
+    kernel: Score
+    coverage: Score
     milliseconds: float
+
+    @property
+    def way(self) -> str:
+        """What it is called: a sampler of the teacher, or a student."""
+        return self.method if self.model == "teacher" else self.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedUp:
+    """How many times fewer evaluations a way needs than DDPM with the most, at equal quality.
+
+    Attributes:
+        evaluations: the fewest that were tried whose Fréchet distance is no more than `EQUAL` times that of DDPM, both
+            as estimated; None where none is.
+        over: DDPM's evaluations.
+    """
+
+    way: str
+    evaluations: int | None
+    over: int
+
+    @property
+    def times(self) -> float | None:
+        """Over / evaluations."""
+        return self.over / self.evaluations if self.evaluations else None
 
 
 def quality_table(
@@ -101,7 +133,9 @@ def quality_of(
 ) -> Quality:
     """The row of images that were made in so many seconds; real: features of real images."""
     features = embed(backbone, as_split(made, name="generated"), device=device, progress=progress).values
-    found = frechet_distance(features, real)
+    found, kernel, covered = (
+        frechet_distance(features, real), kernel_distance(features, real), density_coverage(real, features, NEIGHBOUR)
+    )  # fmt: skip
     return Quality(
         model=model,
         method=sampling.method,
@@ -109,7 +143,25 @@ def quality_of(
         guidance=sampling.guidance,
         evaluations=evaluations(generator, sampling),
         frechet=Score(value=found.corrected, low=found.low, high=found.high, expected=0.0),
+        kernel=Score(value=kernel.corrected, low=kernel.low, high=kernel.high, expected=0.0),
+        coverage=Score(value=covered.coverage, low=None, high=None, expected=covered.expected_coverage),
         milliseconds=1000 * seconds / len(made.pixels),
+    )
+
+
+def speed_ups(rows: Sequence[Quality]) -> tuple[SpeedUp, ...]:
+    """Of each way over DDPM with the most evaluations that it was given; nothing where DDPM was not drawn from."""
+    if not (slow := [row for row in rows if row.way == "ddpm"]):
+        return ()
+    last = max(slow, key=lambda row: row.evaluations)
+    near = [row for row in rows if row.frechet.value <= EQUAL * last.frechet.value]
+    return tuple(
+        SpeedUp(
+            way=way,
+            evaluations=min((row.evaluations for row in near if row.way == way), default=None),
+            over=last.evaluations,
+        )
+        for way in dict.fromkeys(row.way for row in rows)
     )
 
 

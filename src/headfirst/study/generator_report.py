@@ -16,7 +16,7 @@ from torch import Tensor
 from headfirst.data import ImageSet
 from headfirst.evaluation import versions
 from headfirst.generate import Generator
-from headfirst.study.distillation_quality import Quality
+from headfirst.study.distillation_quality import Quality, SpeedUp
 from headfirst.study.generator_evaluation import GeneratorEvaluation, Lookalike
 from headfirst.study.generator_scores import GeneratorScores
 from headfirst.study.picture_grid import inline_png, picture_grid
@@ -60,6 +60,7 @@ class GeneratorReport:
         verdict: against another generator, a sentence.
         quality: of a student and its teacher, or of many samplers, by evaluations.
         by_evaluations: images of the latter.
+        speed_ups: of the latter, at equal quality over the slowest sampler.
         about: settings, hashes.
     """
 
@@ -77,6 +78,7 @@ class GeneratorReport:
     verdict: str = ""
     quality: tuple[Quality, ...] = ()
     by_evaluations: tuple[Step, ...] = ()
+    speed_ups: tuple[SpeedUp, ...] = ()
     about: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

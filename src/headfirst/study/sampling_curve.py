@@ -1,33 +1,41 @@
 """Quality against evaluations: every sampler of a diffusion model and its students, beside real images.
 
 What enters: a model, students, real images that none of them saw, a backbone. What leaves: a report with a row for each
-way of drawing images, and the same images of each.
+way of drawing images, and the same images of each. Kept in the folder: what was drawn, so that a stopped curve goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from headfirst.data import ImageSet
 from headfirst.errors import InputError
 from headfirst.evaluation import versions
-from headfirst.features import embed
+from headfirst.features import embed, side_by_side
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import Sampling, require_teacher
 from headfirst.nn import PretrainedBackbone
-from headfirst.study.distillation_quality import Quality, quality_of
+from headfirst.study.distillation_quality import Quality, quality_of, speed_ups
 from headfirst.study.generator_data import at_size
 from headfirst.study.generator_evaluation import real_images
 from headfirst.study.generator_report import COLUMNS, GeneratorReport, Step, Strip
 from headfirst.study.picture_grid import inline_png, picture_grid
-from headfirst.types import Progress, silent
+from headfirst.train import join_world, training_folder
+from headfirst.types import Progress, Samples, silent
 
 SAMPLERS = ("ddpm", "ddim", "pndm", "heun", "dpm_pp_2m", "dpm_pp_3m")
 EVALUATIONS = (1, 2, 4, 8, 16, 32, 64)
+YARDSTICKS = ("ddpm", "ddim")
+"""Samplers of the original papers, which took a thousand evaluations."""
 _FEWEST = 16  # images, for there to be something to measure
 
 
@@ -39,10 +47,12 @@ def sampling_curve(
     students: Mapping[str, Generator] | None = None,
     samplers: Sequence[str] = SAMPLERS,
     evaluations: Sequence[int] = EVALUATIONS,
+    yardstick: Sequence[int] = (),
     guidance: float = 1.0,
     num: int = 500,
     split: str = "test",
     seed: int = 0,
+    directory: Path | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> GeneratorReport:
@@ -52,42 +62,48 @@ def sampling_curve(
         teacher: a diffusion model that is no student.
         students: by the names that they are to be shown under.
         evaluations: of the network for an image, at most; rising.
+        yardstick: more of them, rising, of `YARDSTICKS` alone; with many evaluations each takes its time.
         guidance: w of every sampler, and of students that were taught it.
         num: images of each row, at least 16.
         split: of the real images, one that none learned from.
+        directory: None keeps nothing.
 
     Raises:
         InputError: numbers that cannot be, an unknown sampler, a teacher that is a student, a split that was learned
             from.
         DataError: no such split, or too few images in it.
     """
-    if num < _FEWEST or not evaluations or list(evaluations) != sorted(set(evaluations)) or evaluations[0] < 1:
+    asked = (*evaluations, *yardstick)
+    if num < _FEWEST or not evaluations or list(asked) != sorted(set(asked)) or asked[0] < 1:
         raise InputError(
-            f"num must be at least {_FEWEST} and evaluations rise from 1 or more, got {num} and "
-            f"{', '.join(map(str, evaluations)) or 'none'}"
+            f"num must be at least {_FEWEST} and evaluations rise from 1 or more, and those of the yardsticks after "
+            f"them, got {num} and {', '.join(map(str, asked)) or 'none'}"
         )
     require_teacher(teacher)
+    by_sampler = {name: asked if name in YARDSTICKS else evaluations for name in samplers}
     ways = [
-        *(("teacher", teacher, how) for name in samplers for how in _of_sampler(name, evaluations, guidance)),
+        *(("teacher", teacher, how) for name, of in by_sampler.items() for how in _of_sampler(name, of, guidance)),
         *((name, model, how) for name, model in (students or {}).items() for how in _of_student(model, evaluations)),
     ]
     size = teacher.network.size
     held_out = at_size(real_images(teacher, images, split, size, progress), size, progress=progress)
     real = embed(backbone, held_out, device=device, progress=progress).values
-    rows: list[Quality] = []
-    shown: list[Tensor] = []
-    for i, (model, generator, how) in enumerate(ways):
-        began = time.perf_counter()
-        made = generator.sample(num, seed=seed, sampling=how, device=device)
-        seconds = time.perf_counter() - began
-        rows.append(quality_of(made, model, generator, how, real, backbone, seconds=seconds, device=device))
-        shown.append(made.pixels[:COLUMNS])
-        progress("ways to draw images", i + 1, len(ways))
+    with training_folder(directory, join_world(torch.device("cpu"))) as folder:
+        jobs = [partial(_drawn, model, how, num, seed, device, folder) for _, model, how in ways]
+        paths = _all(jobs, device, progress)
+        rows: list[Quality] = []
+        shown: list[Tensor] = []
+        for i, ((name, model, how), path) in enumerate(zip(ways, paths, strict=True)):
+            made, seconds = _read(path, model, seed)
+            rows.append(quality_of(made, name, model, how, real, backbone, seconds=seconds, device=device))
+            shown.append(made.pixels[:COLUMNS])
+            progress("distances", i + 1, len(ways))
     return GeneratorReport(
         name=images.name,
         kind=teacher.kind,
         quality=tuple(rows),
-        by_evaluations=tuple(_step(most, rows, shown) for most in evaluations),
+        by_evaluations=tuple(_step(most, rows, shown) for most in asked),
+        speed_ups=speed_ups(rows),
         about={
             "recipe": teacher.recipe,
             "generator (sha256)": teacher.fingerprint,
@@ -102,6 +118,44 @@ def sampling_curve(
         },
         versions=versions(),
     )
+
+
+def _all(jobs: Sequence[Callable[[], Path]], device: str, progress: Progress) -> list[Path]:
+    """Of the CPU each core draws by itself."""
+    if device == "cpu":
+        return side_by_side(jobs, stage="ways to draw images", progress=progress)
+    paths = []
+    for job in jobs:
+        paths.append(job())
+        progress("ways to draw images", len(paths), len(jobs))
+    return paths
+
+
+def _drawn(generator: Generator, how: Sampling, num: int, seed: int, device: str, folder: Path) -> Path:
+    """The file of a way's images and of the seconds they took, made where it is not there."""
+    about = repr((generator.fingerprint, how, num, seed))
+    path = folder / f"{how.method}-{how.num_steps}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.safetensors"
+    if not path.is_file():
+        began = time.perf_counter()
+        made = generator.sample(num, seed=seed, sampling=how, device=device)
+        seconds = torch.tensor(time.perf_counter() - began, dtype=torch.float64)
+        part = path.with_suffix(".part")
+        save_file({"pixels": made.pixels, "labels": made.labels, "seconds": seconds}, part)
+        part.replace(path)  # whole, or not there
+    return path
+
+
+def _read(path: Path, generator: Generator, seed: int) -> tuple[Samples, float]:
+    held = load_file(path)
+    made = Samples(
+        pixels=held["pixels"],
+        labels=held["labels"],
+        classes=generator.classes,
+        seed=seed,
+        indices=torch.arange(len(held["labels"])),
+        source=generator.fingerprint,
+    )
+    return made, held["seconds"].item()
 
 
 def _of_sampler(name: str, evaluations: Sequence[int], guidance: float) -> Iterator[Sampling]:
@@ -130,9 +184,8 @@ def _step(most: int, rows: Sequence[Quality], shown: Sequence[Tensor]) -> Step:
     """Of each way the images with the most evaluations that are allowed."""
     best: dict[str, int] = {}
     for i, row in enumerate(rows):
-        name = row.method if row.model == "teacher" else row.model
-        if row.evaluations <= most and (name not in best or rows[best[name]].evaluations < row.evaluations):
-            best[name] = i
+        if row.evaluations <= most and (row.way not in best or rows[best[row.way]].evaluations < row.evaluations):
+            best[row.way] = i
     return Step(
         evaluations=most,
         strips=tuple(
