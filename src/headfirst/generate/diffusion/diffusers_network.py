@@ -8,7 +8,7 @@ Shape letters: N images, C channels, S pixels a side, Z = C · S · S.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,26 +16,21 @@ from torch import Tensor, nn
 
 from headfirst.errors import InputError
 from headfirst.generate.diffusion.diffusers_scheduler import read_scheduler
-from headfirst.generate.diffusion.levels import karras_sigmas, to_zero, vp_sigmas
-from headfirst.generate.diffusion.noise import ON_THE_WAY, streams
+from headfirst.generate.diffusion.levels import vp_sigmas
 from headfirst.generate.diffusion.parameterisations import vp_denoiser
-from headfirst.generate.diffusion.samplers import dpm_pp_2m
+from headfirst.generate.diffusion.sampling import Sampling
 from headfirst.generate.diffusion.schedules import DiscreteSchedule
 from headfirst.nn.diffusers_unet import DiffusersUNet, DiffusersUNetShape
 from headfirst.types import Denoiser
 
-if TYPE_CHECKING:
-    from headfirst.generate.diffusion.sampling import Sampling
-
-STEPS = 25
-"""Of a sample that nothing else is said about, on Karras levels over all of the schedule, by `dpm_pp_2m`."""
+SAMPLING = Sampling(method="dpm_pp_2m", num_steps=25)
+"""How images are drawn where nothing else is asked; its levels lie over all of the schedule."""
 PIPELINE: dict[str, Any] = {
     "_class_name": "DDPMPipeline",
     "scheduler": ["diffusers", "DDPMScheduler"],
     "unet": ["diffusers", "UNet2DModel"],
 }
 """model_index.json of the simplest pipeline."""
-
 
 _NAMES = {"epsilon": "epsilon (the noise)", "x0": "sample (the image)", "v": "v_prediction", "score": "the score"}
 
@@ -138,25 +133,21 @@ class DiffusersNetwork(nn.Module):
         """Images in [0, 1] of standard normal noise.
 
         Args:
-            sampling: None is `dpm_pp_2m` in `STEPS` steps.
-            seed, indices: (N,) of the images, 0 … N - 1 if None: the key of what each draws on the way.
+            sampling: None is `SAMPLING`.
+            seed, indices: as in `Sampling.draw`.
 
         Raises:
             InputError: guidance: the network has no "no class" to be guided away from.
         """
-        if sampling is not None and sampling.guidance != 1:
+        how = sampling or SAMPLING
+        if how.guidance != 1:
             raise InputError(
                 f"guidance needs a network that knows 'no class', a diffusers UNet2DModel does not; it must be 1, got "
-                f"{sampling.guidance:g}"
+                f"{how.guidance:g}"
             )
-        levels = to_zero(karras_sigmas(STEPS, self.sigma_min, self.sigma_max))
-        if sampling is not None:
-            levels = sampling.sigmas(self.sigma_min, self.sigma_max)
-        run = dpm_pp_2m if sampling is None else sampling.run
-        places = range(len(noise)) if indices is None else indices
-        own = streams(seed, places, ON_THE_WAY) if sampling is not None and sampling.random else None
-        x = float(levels[0]) * noise.double().unflatten(1, (self.channels, self.size, self.size))
-        return ((run(self.denoiser(labels), x, levels, generator=own) + 1) / 2).clamp(0, 1)
+        noise = noise.unflatten(1, self.x_shape)
+        x0 = how.draw(self.denoiser(labels), noise, self.sigma_min, self.sigma_max, seed=seed, indices=indices)
+        return ((x0 + 1) / 2).clamp(0, 1)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise."""

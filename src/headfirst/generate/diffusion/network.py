@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from headfirst.errors import InputError
 from headfirst.generate.diffusion.guidance import guided
-from headfirst.generate.diffusion.noise import ON_THE_WAY, streams
 from headfirst.generate.diffusion.parameterisations import preconditioning
 from headfirst.generate.diffusion.sampling import Sampling
 from headfirst.generate.generator import NETWORKS
@@ -277,12 +276,9 @@ class DiffusionNetwork(nn.Module):
     ) -> Float[Tensor, "n c s s"]:
         """x₀ that the sampler comes to, float64; arguments as in `draw`."""
         how = sampling or self.sampling
-        sigmas = how.sigmas(self.sigma_min, self.sigma_max).to(noise.device)
         denoiser = self.denoiser(labels, guidance=how.guidance, rescale=how.rescale, interval=how.interval)
-        x = sigmas[0] * noise.double().unflatten(1, self.x_shape)
-        places = range(len(noise)) if indices is None else indices
-        own = streams(seed, places, ON_THE_WAY) if how.random else None
-        return how.run(denoiser, x, sigmas, generator=own)
+        noise = noise.unflatten(1, self.x_shape)
+        return how.draw(denoiser, noise, self.sigma_min, self.sigma_max, seed=seed, indices=indices)
 
     def forward(self, noise: Float[Tensor, "n z"], labels: Int[Tensor, " n"] | None) -> Float[Tensor, "n c s s"]:
         """Images in [0, 1] of standard normal noise, drawn as `sampling` says."""

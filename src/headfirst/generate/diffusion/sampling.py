@@ -6,53 +6,21 @@ What enters: a denoiser, noise and levels. What leaves: images. Shape letters: N
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from headfirst.errors import InputError, did_you_mean
+from headfirst.generate.diffusion import samplers
 from headfirst.generate.diffusion.levels import karras_sigmas, to_zero
-from headfirst.generate.diffusion.noise import Streams
-from headfirst.generate.diffusion.samplers import (
-    consistency,
-    ddim,
-    ddpm,
-    dpm_pp_2m,
-    dpm_pp_3m,
-    dpm_solver_1,
-    dpm_solver_2,
-    dpm_solver_2m,
-    dpm_solver_3,
-    dpm_solver_3m,
-    euler,
-    heun,
-    heun_churn,
-    plms,
-    pndm,
-    reverse_sde,
-)
+from headfirst.generate.diffusion.noise import ON_THE_WAY, Streams, streams
 from headfirst.generate.diffusion.samplers.stepping import FEWEST
 from headfirst.types import Denoiser
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    "consistency": consistency,
-    "ddim": ddim,
-    "ddpm": ddpm,
-    "dpm_pp_2m": dpm_pp_2m,
-    "dpm_pp_3m": dpm_pp_3m,
-    "dpm_solver_1": dpm_solver_1,
-    "dpm_solver_2": dpm_solver_2,
-    "dpm_solver_2m": dpm_solver_2m,
-    "dpm_solver_3": dpm_solver_3,
-    "dpm_solver_3m": dpm_solver_3m,
-    "euler": euler,
-    "heun": heun,
-    "heun_churn": heun_churn,
-    "plms": plms,
-    "pndm": pndm,
-    "reverse_sde": reverse_sde,
+    name: getattr(samplers, name) for name in samplers.__all__ if name not in ("AdaptiveSample", "adaptive")
 }
 """Name → sampler."""
 EVALUATIONS: dict[str, Callable[[int], int]] = {
@@ -138,8 +106,25 @@ class Sampling:
 
     def run(self, denoiser: Denoiser, x: Tensor, sigmas: Float[Tensor, " m"], *, generator: Streams = None) -> Tensor:
         """What the method makes of `x`, which is at level sigmas[0]."""
-        if self.method == "ddim":
-            return ddim(denoiser, x, sigmas, eta=self.eta, generator=generator)
-        if self.method == "heun_churn":
-            return heun_churn(denoiser, x, sigmas, churn=self.churn, generator=generator)
-        return METHODS[self.method](denoiser, x, sigmas, generator=generator)
+        own = {"ddim": {"eta": self.eta}, "heun_churn": {"churn": self.churn}}.get(self.method, {})
+        return METHODS[self.method](denoiser, x, sigmas, generator=generator, **own)
+
+    def draw(
+        self,
+        denoiser: Denoiser,
+        noise: Float[Tensor, "n ..."],
+        sigma_min: float,
+        sigma_max: float,
+        *,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+    ) -> Float[Tensor, "n ..."]:
+        """x₀ that the method makes of standard normal noise, float64.
+
+        Args:
+            seed, indices: (N,) of the images, 0 … N - 1 if None: the key of what each draws on the way.
+        """
+        sigmas = self.sigmas(sigma_min, sigma_max).to(noise.device)
+        places = range(len(noise)) if indices is None else indices
+        own = streams(seed, places, ON_THE_WAY) if self.random else None
+        return self.run(denoiser, sigmas[0] * noise.double(), sigmas, generator=own)
