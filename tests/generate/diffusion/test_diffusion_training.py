@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-import headfirst.generate.diffusion.recipe as recipe_file
+import headfirst.generate.diffusion.training as training_file
 from headfirst.data import ImageSplit
 from headfirst.errors import FingerprintError, InputError, Interrupted
-from headfirst.generate import VAE, Diffusion, Generator, Pictures, Sampling, load_generator
+from headfirst.generate import VAE, Diffusion, Generator, Pictures, Sampling, load_generator, pictures
 from headfirst.generate.diffusion import (
     Augmentation,
     DiffusionNetwork,
@@ -182,16 +182,16 @@ class TestSampling:
 
 
 def test_a_tenth_of_the_classes_is_hidden():
-    pool, recipe = recipe_file.pictures(little_split(300)), Diffusion(**LITTLE)
-    module = recipe_file._Trained(recipe.network(pool), recipe.levels)
-    run = recipe_file._Run(recipe, pool, None, module, 0, Path(), silent)
+    pool, recipe = pictures(little_split(300)), Diffusion(**LITTLE)
+    module = training_file.Trained(recipe.network(pool), recipe.levels)
+    run = training_file.Run(recipe, pool, None, module, 0, Path(), silent)
     rows = np.arange(300)
-    labels = torch.stack([recipe_file._shown_labels(run, Batch(epoch, rows, 300, epoch)) for epoch in range(10)])
+    labels = torch.stack([training_file._shown_labels(run, Batch(epoch, rows, 300, epoch)) for epoch in range(10)])
     hidden = labels == 3
     assert hidden.double().mean().item() == pytest.approx(0.1, abs=4 * (0.09 / 3000) ** 0.5)
     assert torch.equal(labels[~hidden], torch.from_numpy(pool.labels).expand(10, -1)[~hidden])
     assert not torch.equal(hidden[0], hidden[1])  # others in each epoch
-    part = recipe_file._shown_labels(run, Batch(4, rows[70:90], 20, 9))
+    part = training_file._shown_labels(run, Batch(4, rows[70:90], 20, 9))
     assert torch.equal(part, labels[4, 70:90])  # whatever the batch
 
 
@@ -207,7 +207,7 @@ class TestMemorising:
             return Memorisation(share=0.5, expected=0.5, z=0.0, p_value=1e-4 if heart else 0.5, least_p_value=1e-4,
                                 verdict="memorised" if heart else "no sign of it")  # fmt: skip
 
-        monkeypatch.setattr(recipe_file, "check_memorisation", check)
+        monkeypatch.setattr(training_file, "check_memorisation", check)
         recipe = Diffusion(**LITTLE, epochs=5)
         kept = recipe.fit(little_split(), val=little_split(20, seed=9), directory=tmp_path)
         assert kept.fingerprint == at[2]
@@ -223,7 +223,7 @@ class TestMemorising:
 
     def test_copies_are_seen_and_strangers_are_not(self):
         split, other = little_split(60), little_split(60, seed=9)
-        pool, held_out = (recipe_file.pictures(each) for each in (split, other))
+        pool, held_out = (pictures(each) for each in (split, other))
 
         class Copying(nn.Module):
             """Makes the images of a split, in any order."""
@@ -239,10 +239,10 @@ class TestMemorising:
 
         def answer(of: Pictures) -> str:
             made = Generator(kind="copies", network=Copying(of), classes=(), shares=(), trained_on="", recipe="")
-            return recipe_file.check_memorisation(made, pool, held_out, seed=0, significance=0.005).verdict
+            return training_file.check_memorisation(made, pool, held_out, seed=0, significance=0.005).verdict
 
         assert answer(pool) == "memorised"
-        assert answer(recipe_file.pictures(little_split(60, seed=5))) == "no sign of it"
+        assert answer(pictures(little_split(60, seed=5))) == "no sign of it"
 
 
 @pytest.mark.parametrize(
