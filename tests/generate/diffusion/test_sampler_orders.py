@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,10 +24,13 @@ from headfirst.generate.diffusion import (
     euler,
     heun,
     karras_sigmas,
+    linear_alphas_bar,
     log_snr_uniform_sigmas,
     plms,
     pndm,
+    vp_sigmas,
 )
+from headfirst.generate.diffusion.samplers import stepping
 
 MAX, MIN = 10.0, 0.1
 GRIDS = {"karras": karras_sigmas, "log-snr": log_snr_uniform_sigmas}
@@ -95,3 +99,35 @@ def test_single_steps_are_those_of_the_textbook() -> None:
     k3 = e(x + h / 2 * k2, s + h / 2)
     k4 = e(x + h * k3, t)
     torch.testing.assert_close(pndm(mixture(), x, levels), x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
+
+
+@pytest.mark.parametrize("num_steps", [8, 16, 32])
+@pytest.mark.parametrize(("sampler", "share"), [(plms, 0.5), (dpm_solver_3m, 0.7), (dpm_pp_3m, 0.8)])
+def test_levels_even_in_training_time_do_not_run_away(
+    sampler: Callable[..., Tensor], share: float, num_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sigmas = vp_sigmas(linear_alphas_bar(1000), num_steps, "leading")[:-1]
+    x = noisy(16, float(sigmas[0]))
+    exact = flow(mixture(), x, float(sigmas[0]), float(sigmas[-1]))
+
+    def error() -> float:
+        return (sampler(mixture(), x, sigmas) - exact).square().mean().sqrt().item()
+
+    found = error()
+    stepping._noise_weights.cache_clear()
+    stepping._image_weights.cache_clear()
+    monkeypatch.setattr(stepping, "UNEVEN", math.inf)  # in log σ or √σ, as on other levels
+    before = error()
+    stepping._noise_weights.cache_clear()
+    stepping._image_weights.cache_clear()
+    assert found < share * before
+
+
+def test_the_place_on_the_grid_is_taken_where_steps_in_log_sigma_are_uneven() -> None:
+    for grid in GRIDS.values():
+        assert stepping.variable(grid(9, 0.002, 80.0).tolist(), np.log) is np.log
+    uneven = [float(v) for v in vp_sigmas(linear_alphas_bar(1000), 8, "leading")]
+    place = stepping.variable(uneven, np.log)
+    assert place(np.array(uneven[:-1])) == pytest.approx(np.arange(8.0)[::-1])
+    between = place(np.geomspace(uneven[-2], uneven[0], 500))
+    assert (np.diff(between) > 0).all()

@@ -55,7 +55,8 @@ def dpm_pp_3m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Strea
 
     Source: Lu et al., "DPM-Solver++", 2022, section 4, of the third order. Deviations: the weights are those of the
     parabola itself for any steps, where a common implementation halves the last and is of second order; and it is one
-    in √σ, not in λ, which was several times more exact with up to 20 steps and alike with many.
+    in √σ, not in λ, which was several times more exact with up to 20 steps and alike with many (on uneven levels in the
+    place on the grid, see `stepping.variable`).
     """
     levels = falling_levels(sigmas, x)
     at = scalars(levels, x)

@@ -29,11 +29,11 @@ ADAMS_BASHFORTH = (55 / 24, -59 / 24, 37 / 24, -9 / 24)
 def plms(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Streams = None) -> Tensor:
     """Adams-Bashforth of the fourth order with the weights that these levels call for: x + ∫ P dσ.
 
-    P is the cubic in log σ through the last four e; one in σ was several times less exact on grids that are closer
-    where σ is small. So that the start costs no order, the first step is `dpm_solver_3`'s, with two evaluations more,
-    and the second is corrected by what is seen at its end, which costs none. Of fewer than `FEWEST` steps the start is
-    of lower order and costs nothing: so few are too long for it. M levels, M + 1 evaluations, M - 1 of few; the step
-    to a last level of 0 returns D. Arguments and errors as `euler`.
+    P is the cubic through the last four e, in log σ or in the place on the grid (see `stepping.variable`); one in σ was
+    several times less exact on grids that are closer where σ is small. So that the start costs no order, the first step
+    is `dpm_solver_3`'s, with two evaluations more, and the second is corrected by what is seen at its end, which costs
+    none. Of fewer than `FEWEST` steps the start is of lower order and costs nothing: so few are too long for it.
+    M levels, M + 1 evaluations, M - 1 of few; the step to a last level of 0 returns D. Arguments and errors as `euler`.
 
     Source: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", ICLR 2022, equation 12, whose
     weights are those of equal steps; with these the order is four on any smooth grid.
@@ -51,7 +51,7 @@ def plms(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator: Streams = 
             return denoised
         noises = [(x - denoised) / s, *noises[:3]]
         if careful and i == 2:
-            x = weighted_sum(noises, correction_weights(levels[:3]), before, 1.0)
+            x = weighted_sum(noises, correction_weights(levels), before, 1.0)
         before = x
         if careful and i == 0:
             x = third_order_step(denoiser, x, noises[0], s, t, thirds)
