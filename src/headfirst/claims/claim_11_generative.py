@@ -177,8 +177,8 @@ def compared_with_generators(
     for name, split in some.asked.items():
         place = {id_: row for row, id_ in enumerate(pixels[name].ids)}
         held[name] = pixels[name].take([place[id_] for id_ in split.ids])
-    slowest_first = product(reversed(generators.values()), reversed(labels), range(draws))
-    jobs = [partial(each, k, draw) for each, k, draw in slowest_first]
+    slowest_first = product((DIFFUSION, CONDITIONAL), reversed(labels), range(draws))
+    jobs = [partial(generators[name], k, draw) for name, k, draw in slowest_first]
     side_by_side(jobs, stage="generators", progress=progress)  # kept under work, and read from there
     arms = {**_arms(held, some.train), **generators}
     return label_efficiency(arms, some.train, shots=list(labels), draws=draws, splits=tuple(some.asked),
