@@ -63,7 +63,7 @@ def curves_and_samples(
         _draw_samples(axes[1, -1] if len(splits) > 1 else None, distance)
         for panel, (name, images) in zip(below.subplots(len(shown), 1), shown.items(), strict=True):
             panel.imshow(strip(images), interpolation="nearest")
-            panel.set(xticks=(), yticks=(), title=f"Drawn from the first {name}, two a class")
+            panel.set(xticks=(), yticks=(), title=f"Drawn from {name}, first draw of labels, two a class")
             panel.spines[:].set_visible(False)
         return as_svg(figure)
 
