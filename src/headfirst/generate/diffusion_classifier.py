@@ -83,9 +83,9 @@ class DiffusionClassifier:
     Attributes:
         diffusion: how each class's images are learned, all in one network.
         num_levels, sigma_min, sigma_max: levels that are asked, in equal ratios. With less noise a network's errors say
-            nothing of the class, with more nothing is seen of the image. Six small networks, of 5 or 50 digits a class
-            and 100 to 400 steps, told 39 to 81 % (66.8 in the mean) of 100 or 200 other digits at eight levels from 1
-            to 14, and 27 to 76 % (59.7) when four more, down to 0.2, were added.
+            little of the class and weigh most, with more nothing is seen of the image. A small network (50 digits a class,
+            400 steps) told 76, 71 and 73 % of 100 other digits, by three draws of noise, and 69, 63 and 68 % when asked
+            from 0.25 on.
         draws: of noise, for each level.
         fewest_steps: the recipe's epochs are raised until training takes so many; few images make short epochs.
 
