@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from headfirst.claims import few_label_classifiers as classifiers
 from headfirst.claims import run_claim
 from headfirst.data import ImageSet, ImageSplit, few_shot
 from headfirst.errors import DataError
-from headfirst.generate import Generator, LikelihoodModel
+from headfirst.generate import VAE, DiffusionClassifierModel, Generator, LikelihoodModel
 from headfirst.nn import PretrainedBackbone
 from headfirst.types import Features, Predictions
 
+TWO_STEPS = {claim.CONDITIONAL: 2, claim.DIFFUSION: 2}
 Rates = Callable[[str, int], float]
 """(model, labels a class) → how often it is right."""
 
@@ -37,9 +39,9 @@ def honest(name: str, k: int) -> float:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LABELS": (1, 2, 5, 8), "QUICK_LABELS": (1, 2), "VAE_LABELS": (5,), "DRAWS": 2,
-                        "NUM_TEST": 30, "QUICK_DRAWS": 2, "VAE_DRAWS": 2, "VAE_STEPS": 3, "QUICK_VAE_STEPS": 3,
-                        "NUM_BY_BOUND": 15,
+    for name, value in {"LABELS": (1, 2, 5, 8), "QUICK_LABELS": (1, 2), "IMAGE_LABELS": (5,), "DRAWS": 2,
+                        "NUM_TEST": 30, "QUICK_DRAWS": 2, "IMAGE_DRAWS": 2, "STEPS": TWO_STEPS,
+                        "QUICK_STEPS": TWO_STEPS, "NUM_BY_BOUND": 15,
                         "NUM_SAMPLES": 40, "NUM_DENSITY": 12}.items():  # fmt: skip
         monkeypatch.setattr(claim, name, value)
 
@@ -67,7 +69,7 @@ def said(held: Features, rate: float, of: str) -> Predictions:
 
 
 def result_of(rates: Rates, monkeypatch: pytest.MonkeyPatch):
-    """Rows about accuracy alone: no images, so no VAE and no samples."""
+    """Rows about accuracy alone: no images, so no generators of them and no samples."""
     plant(monkeypatch, rates)
     splits = {name: named_images(name, count) for name, count in {"train": 60, "test": 150}.items()}
     held = {name: features(torch.zeros(len(split), 4), split) for name, split in splits.items()}
@@ -78,13 +80,13 @@ def result_of(rates: Rates, monkeypatch: pytest.MonkeyPatch):
     }  # fmt: skip
     arms = {
         **claim._arms(held, splits["train"]),
-        claim.CONDITIONAL: lambda k, draw: {"test": said(held["test"], 0.5, "v")},
+        claim.CONDITIONAL: lambda k, draw: {"test": said(held["test"], rates(claim.CONDITIONAL, k), "v")},
+        claim.DIFFUSION: lambda k, draw: {"test": said(held["test"], rates(claim.DIFFUSION, k), "d")},
     }
-    by_bound = claim.label_efficiency(
-        arms, splits["train"], shots=(5,), draws=2, splits=("test",), start=claim.LOGISTIC
-    )
-    sampled = claim.Sampled(distance={"LDA": [0.5, 0.52, 0.55]}, fresh={}, shown=torch.zeros(2, 1, 8, 8))
-    rows = claim._rows(found, by_bound, sampled, {})
+    by_evidence = claim.label_efficiency(arms, splits["train"], shots=(5, 8), draws=3, splits=("test",),
+                                         raw=claim.CONDITIONAL, start=claim.LOGISTIC)  # fmt: skip
+    sampled = claim.Sampled(distance={"LDA": [0.5, 0.52, 0.55]}, fresh={}, shown={})
+    rows = claim._rows(found, by_evidence, sampled, {})
     return rows, [claim._crossing(what, each) for what, each in found.items()]
 
 
@@ -113,24 +115,73 @@ def test_each_part_can_fail(monkeypatch, rates: Rates, part: str):
     assert "fails" in {row.verdict for row in rows if row.primary and part in row.what}
 
 
+@pytest.mark.parametrize(("vae", "logistic", "than_vae", "than_logistic"),
+                         [(0.1, 0.9, "holds", "holds"), (0.9, 0.1, "fails", "fails")])  # fmt: skip
+def test_diffusion_is_held_against_the_vae_and_logistic_regression(
+    monkeypatch, vae: float, logistic: float, than_vae: str, than_logistic: str
+):
+    """It is claimed ahead of the VAE and, with the most labels, behind logistic regression."""
+    known = {claim.DIFFUSION: 0.5, claim.CONDITIONAL: vae, claim.LOGISTIC: logistic}
+    rows, _ = result_of(lambda name, k: known.get(name, 0.5), monkeypatch)
+    of = {row.what.removeprefix("pixels, test, 8 labels a class: accuracy, "): row for row in rows}
+    assert of["diffusion - VAE"].verdict == than_vae
+    assert of["diffusion - logistic regression"].verdict == than_logistic
+    assert not of["diffusion - VAE"].primary
+    assert not of["diffusion - logistic regression"].primary
+
+
 @pytest.mark.usefixtures("hurried")
 def test_on_tiny_images_everything_is_run(images: ImageSet, backbone: PretrainedBackbone, tmp_path):
     result = run_claim(11, images, backbone, quick=True, work=tmp_path)
     assert len(verdicts(result.rows, "drawn from")) >= 1
     assert {row.what.split(", ")[0] for row in result.rows if "accuracy" in row.what} == {"features", "pixels"}
-    assert any("shift-dim" in row.what and "VAE" in row.what for row in result.rows)
+    for name in ("VAE", "diffusion"):
+        assert any("shift-dim" in row.what and f"accuracy, {name} -" in row.what for row in result.rows)
+        assert any(row.primary and f"drawn from {name}" in row.what for row in result.rows)
+        assert f"Drawn from {name}, first draw" in result.figure
+    assert not any("AUROC" in row.what and "diffusion" in row.what for row in result.rows)
     assert result.figure.startswith("<?xml")
 
 
-def test_what_a_vae_says_is_of_its_images_and_kept(images: ImageSet, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [claim.CONDITIONAL, claim.DIFFUSION])
+def test_what_a_generator_says_is_of_its_images_and_kept(images: ImageSet, tmp_path, monkeypatch, name: str):
     asked = {"test": images["test"].take(range(6))}
-    vaes = classifiers.VAEs(train=images["train"], asked=asked, steps=2, work=tmp_path)
-    said = vaes(5, 0)["test"]
-    model = LikelihoodModel(generator=vaes.of(5, 0), draws=classifiers.IMPORTANCE, seed=0)
+    generators = classifiers.generators_of(images["train"], asked, TWO_STEPS, tmp_path)[name]
+    said, generator = generators(5, 1)["test"], generators.of(5, 1)
+    if name == claim.CONDITIONAL:
+        model = LikelihoodModel(generator=generator, draws=classifiers.IMPORTANCE, seed=1)
+    else:
+        about = classifiers.EVIDENCE
+        model = DiffusionClassifierModel(generator=generator, sigmas=about.sigmas, draws=about.draws, seed=1)
     assert torch.equal(said.values, model.predictions(asked["test"]).values)
-    monkeypatch.setattr(classifiers, "LikelihoodModel", None)  # what was found is not looked for again
-    monkeypatch.setattr("headfirst.generate.VAE.fit", None)
-    assert torch.equal(vaes(5, 0)["test"].values, said.values)
+    assert generator.trained_on == few_shot(images["train"], 5, seed=1).fingerprint
+    for recipe in ("VAE", "Diffusion"):  # what was found is not looked for again
+        monkeypatch.setattr(f"headfirst.generate.{recipe}.fit", None)
+    kept = replace(generators, says=lambda *_: pytest.fail("asked again"))
+    assert torch.equal(kept(5, 1)["test"].values, said.values)
+
+
+def test_what_vaes_left_under_work_keeps_its_name(images: ImageSet, tmp_path):
+    """Recipe and evidence are named by all that they depend on; a run of long ago is found again."""
+    asked = {"test": images["test"].take(range(6))}
+    vaes = classifiers.generators_of(images["train"], asked, {claim.CONDITIONAL: 7, claim.DIFFUSION: 2}, tmp_path)[
+        "VAE"
+    ]
+    generator = vaes.of(5, 0)
+    assert generator.recipe == repr(
+        VAE(latent_dim=8, width=16, hidden=128, epochs=7, batch_size=64, conditional=True, fewest=2)
+    )
+    vaes(5, 0)
+    key = hashlib.sha256("|".join((generator.fingerprint, "5", asked["test"].fingerprint)).encode()).hexdigest()[:16]
+    assert (tmp_path / f"bounds-5-0-{key}.safetensors").is_file()
+
+
+def test_evidence_at_other_levels_is_not_taken_for_it(images: ImageSet, tmp_path, monkeypatch):
+    asked = {"test": images["test"].take(range(6))}
+    first = classifiers.generators_of(images["train"], asked, TWO_STEPS, tmp_path)[claim.DIFFUSION](5, 0)["test"]
+    monkeypatch.setattr(classifiers, "EVIDENCE", replace(classifiers.EVIDENCE, num_levels=2))
+    other = classifiers.generators_of(images["train"], asked, TWO_STEPS, tmp_path)[claim.DIFFUSION](5, 0)["test"]
+    assert not torch.equal(first.values, other.values)
 
 
 def test_the_svm_parts_what_can_be_parted_and_never_names_a_class_it_has_not_seen():
@@ -184,8 +235,8 @@ class Repeats(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planted(classifiers.VAEs):
-    """In place of VAEs: generators that repeat images, and log p(x, y) that is known."""
+class Planted(classifiers.FewLabelGenerators):
+    """In place of trained ones: generators that repeat images, and log p(x, y) that is known."""
 
     repeated: Tensor
     said: Mapping[str, Predictions]
@@ -223,19 +274,25 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[dict[str, di
     repeated = values["test"].values.reshape(-1, 3, 2, 2) / 255
     inputs = {claim.FEATURES: values, claim.PIXELS: {name: features(each.values / 255, splits[name])
                                                      for name, each in values.items()}}  # fmt: skip
-    vaes = Planted(train=splits["train"], asked={}, steps=0, work=tmp_path, repeated=repeated, said=logits)
+    vaes = Planted(train=splits["train"], asked={}, recipe=classifiers.VAE_RECIPE, says=classifiers.by_bound, about="",
+                   steps=0, work=tmp_path, repeated=repeated, said=logits)  # fmt: skip
     return inputs, images, vaes
 
 
 def test_samples_are_measured_against_noise(known, backbone: PretrainedBackbone):
     inputs, _, vaes = known
-    found = claim.samples(inputs, vaes, backbone, 40, 20, 2)
-    assert {name: len(each) for name, each in found.distance.items()} == {"LDA": 2, "naive Bayes": 2, "VAE": 2}
+    dark = replace(vaes, repeated=torch.zeros(1, 3, 2, 2))
+    found = claim.samples(inputs, {"VAE": vaes, "diffusion": dark}, backbone, 40, 20, 2)
+    assert {name: len(each) for name, each in found.distance.items()} == dict.fromkeys(
+        ("LDA", "naive Bayes", "VAE", "diffusion"), 2
+    )
+    assert min(found.distance["diffusion"]) > 1  # nothing but black is further than noise
+    assert found.shown["diffusion"].max() == 0
     assert max(abs(ratio) for ratio in (*found.distance["VAE"], *found.fresh.values())) < 0.02
     assert max(found.distance["LDA"]) < 0.03  # knows the classes and that two bytes go together
     assert min(found.distance["naive Bayes"]) > 0.07  # knows the classes alone
     assert max(found.distance["naive Bayes"]) < 0.2
-    assert any(torch.allclose(found.shown[0], image, atol=1e-6) for image in vaes.repeated)
+    assert any(torch.allclose(found.shown["VAE"][0], image, atol=1e-6) for image in vaes.repeated)
 
 
 def test_densities_tell_home_from_elsewhere(known, backbone: PretrainedBackbone):

@@ -11,6 +11,7 @@ from torch import Tensor
 from headfirst.claims.few_label_classifiers import (
     BAYES,
     CONDITIONAL,
+    DIFFUSION,
     DISCRIMINANT,
     FEATURES,
     GENERATIVE,
@@ -24,15 +25,15 @@ from headfirst.study import LabelEfficiency
 
 STYLES = {
     LOGISTIC: (FINETUNE, "o-"), SVM: ("#dd8452", "x:"), DISCRIMINANT: (PROBE, "s-"), BAYES: (LPFT, "^-"),
-    CONDITIONAL: (INK, "D--"),
+    CONDITIONAL: (INK, "D--"), DIFFUSION: ("#8172b3", "v--"),
 }  # fmt: skip
 
 
 def curves_and_samples(
     found: Mapping[str, LabelEfficiency],
-    by_bound: LabelEfficiency,
+    by_evidence: LabelEfficiency,
     distance: Mapping[str, Sequence[float]],
-    shown: Float[Tensor, "n c s s"],
+    shown: Mapping[str, Float[Tensor, "n c s s"]],
 ) -> str:
     """As SVG, a row of panels a split; `distance` and `shown` as in `Sampled`."""
     from matplotlib.figure import Figure
@@ -40,14 +41,14 @@ def curves_and_samples(
     splits = found[FEATURES].splits
     panels = [(what, split) for split in splits for what in found]
     with drawing():
-        figure = Figure(figsize=(11.0, 2.9 * len(splits) + 1.2), layout="constrained")
-        parts: Any = figure.subfigures(2, 1, height_ratios=(2.9 * len(splits), 1.2))
+        figure = Figure(figsize=(11.0, 2.9 * len(splits) + 1.8), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=(2.9 * len(splits), 1.8))
         above, below = parts
         axes = above.subplots(len(splits), len(found) + 1, squeeze=False)
         for panel, (what, split) in zip(axes[:, :-1].flat, panels, strict=True):
             arms = dict.fromkeys(found[what].arms, found[what])
             if what == PIXELS:
-                arms[CONDITIONAL] = by_bound
+                arms |= dict.fromkeys((CONDITIONAL, DIFFUSION), by_evidence)
             for name, each in arms.items():
                 _draw_curve(panel, each, name, split)
             panel.set(xscale="log", title=f"{what}, {split}", ylim=(0, 102), ylabel="accuracy, %")
@@ -60,10 +61,10 @@ def curves_and_samples(
         for panel in axes[1:, -1]:
             panel.set_axis_off()
         _draw_samples(axes[1, -1] if len(splits) > 1 else None, distance)
-        strips = below.subplots(1, 1)
-        strips.imshow(strip(shown), interpolation="nearest")
-        strips.set(xticks=(), yticks=(), title="Drawn from the first VAE, two a class")
-        strips.spines[:].set_visible(False)
+        for panel, (name, images) in zip(below.subplots(len(shown), 1), shown.items(), strict=True):
+            panel.imshow(strip(images), interpolation="nearest")
+            panel.set(xticks=(), yticks=(), title=f"Drawn from {name}, first draw of labels, two a class")
+            panel.spines[:].set_visible(False)
         return as_svg(figure)
 
 

@@ -1,10 +1,10 @@
 """Claim 11: discriminative models learn p(y|x), generative ones the distribution.
 
-Five classifiers by the number of labels: logistic regression and a linear support vector machine, which learn where the
-classes part, against Gaussians of each class (LDA, naive Bayes) on the same inputs, and a class-conditional VAE on
-pixels. The inputs are a backbone's features, and raw pixels.
+Six classifiers by the number of labels: logistic regression and a linear support vector machine, which learn where the
+classes part, against Gaussians of each class (LDA, naive Bayes) on the same inputs, and a class-conditional VAE and
+diffusion model on pixels. The inputs are a backbone's features, and raw pixels.
 
-What is kept under `work`: the VAEs, and what they say of the images.
+What is kept under `work`: the VAEs and diffusion models, and what they say of the images.
 
 Shape letters: S draws of labels, N images, K classes, P classes with training images, D features, C channels, S pixels
 a side.
@@ -31,6 +31,8 @@ from headfirst.claims.experiment import in_a_folder, ready, some_of_each
 from headfirst.claims.few_label_classifiers import (
     CLASSIFIERS,
     CONDITIONAL,
+    DIFFUSION,
+    EVIDENCE,
     FEATURES,
     GENERATIVE,
     IMPORTANCE,
@@ -38,9 +40,10 @@ from headfirst.claims.few_label_classifiers import (
     MARGIN_WEIGHT,
     PIXELS,
     Classifier,
-    VAEs,
+    FewLabelGenerators,
     as_pixels,
     gaussians,
+    generators_of,
     log_density,
     noise_like,
     taken,
@@ -61,10 +64,11 @@ are to be ahead, with the last behind."""
 DRAWS, QUICK_DRAWS = 10, 3
 NUM_TEST = 1000
 
-VAE_LABELS, VAE_DRAWS, QUICK_VAE_DRAWS = (5, 20, 50), 5, 2
-VAE_STEPS, QUICK_VAE_STEPS = 400, 200
+IMAGE_LABELS, IMAGE_DRAWS, QUICK_IMAGE_DRAWS = (5, 20, 50), 5, 2
+"""Of generators of images: VAEs and diffusion models."""
+STEPS, QUICK_STEPS = {CONDITIONAL: 400, DIFFUSION: 400}, {CONDITIONAL: 200, DIFFUSION: 200}
 NUM_BY_BOUND = 300
-"""Images that a VAE classifies, a split."""
+"""Images that a generator classifies, a split."""
 NUM_SAMPLES, NUM_DENSITY, SHOWN = 1000, 300, 20
 
 
@@ -76,12 +80,12 @@ class Sampled:
     Attributes:
         distance: generative model → a draw's samples.
         fresh: another sample of real images.
-        shown: (N, C, S, S) images of the first VAE.
+        shown: generator of images → (N, C, S, S) of its first draw's.
     """
 
     distance: Mapping[str, list[float]]
     fresh: Mapping[str, float]
-    shown: Float[Tensor, "n c s s"]
+    shown: Mapping[str, Float[Tensor, "n c s s"]]
 
 
 Scores = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
@@ -101,9 +105,9 @@ def run(
     """Accuracy by number of labels, samples, and densities of models that know p(x) or do not.
 
     Args:
-        seeds: twice as many draws of labels, and of those of a VAE as many, at least `VAE_DRAWS`.
+        seeds: twice as many draws of labels, and of those of a generator of images as many, at least `IMAGE_DRAWS`.
     """
-    labels, of_vaes = labels_of(data, QUICK_LABELS if quick else LABELS), labels_of(data, VAE_LABELS)
+    labels, of_images = labels_of(data, QUICK_LABELS if quick else LABELS), labels_of(data, IMAGE_LABELS)
     draws = QUICK_DRAWS if quick else max(DRAWS, 2 * len(seeds))
     data = ready(data, backbone, progress)
     asked = {"train": data["train"], **{name: _some(data[name], NUM_TEST) for name in ("test", *data.shifts())}}
@@ -116,24 +120,30 @@ def run(
                                splits=tuple(asked)[1:], start=LOGISTIC, progress=progress)
         for what, held in inputs.items()
     }  # fmt: skip
-    vaes = VAEs(train=data["train"], asked={name: _some(asked[name], NUM_BY_BOUND) for name in tuple(asked)[1:]},
-                steps=QUICK_VAE_STEPS if quick else VAE_STEPS, work=work)  # fmt: skip
-    draws_of_vae = QUICK_VAE_DRAWS if quick else max(VAE_DRAWS, len(seeds))
-    by_bound = compared_with_vaes(vaes, inputs[PIXELS], of_vaes[-1:] if quick else of_vaes, draws_of_vae, progress)
-    sampled = samples(inputs, vaes, backbone, labels[-1], of_vaes[-1], draws_of_vae)
-    scores = likelihoods(inputs, data, vaes, backbone, labels[-1], of_vaes[-1])
+    generators = generators_of(
+        data["train"],
+        {name: _some(asked[name], NUM_BY_BOUND) for name in tuple(asked)[1:]},
+        QUICK_STEPS if quick else STEPS,
+        work,
+    )
+    draws_of_images = QUICK_IMAGE_DRAWS if quick else max(IMAGE_DRAWS, len(seeds))
+    by_evidence = compared_with_generators(
+        generators, inputs[PIXELS], of_images[-1:] if quick else of_images, draws_of_images, progress
+    )
+    sampled = samples(inputs, generators, backbone, labels[-1], of_images[-1], draws_of_images)
+    scores = likelihoods(inputs, data, generators[CONDITIONAL], backbone, labels[-1], of_images[-1])
     return ClaimResult(
         number=11,
         title="Discriminative models learn p(y|x), generative ones the distribution",
         statement=f"(1) The small-sample advantage (Ng & Jordan 2001): with {_listed(labels[:2])} labels a class, LDA "
         "and naive Bayes are more accurate on test than logistic regression on the same inputs, and with "
         f"{labels[-1]} less; both on a backbone's features and on raw pixels. (2) Generative models can be sampled: "
-        "features drawn from LDA and from naive Bayes, and images drawn from a class-conditional VAE, are nearer to "
-        "those of test images (Fréchet distance) than noise with the mean and variance of every coordinate. A "
-        "discriminative model has no distribution of x to draw from.",
-        rows=_rows(found, by_bound, sampled, scores),
-        figure=curves_and_samples(found, by_bound, sampled.distance, sampled.shown),
-        fine_print=_fine_print(found, by_bound, sampled, scores, vaes, inputs),
+        "features drawn from LDA and from naive Bayes, and images drawn from a class-conditional VAE and diffusion "
+        "model, are nearer to those of test images (Fréchet distance) than noise with the mean and variance of every "
+        "coordinate. A discriminative model has no distribution of x to draw from.",
+        rows=_rows(found, by_evidence, sampled, scores),
+        figure=curves_and_samples(found, by_evidence, sampled.distance, sampled.shown),
+        fine_print=_fine_print(found, by_evidence, sampled, scores, generators, inputs),
         quick=quick,
     )
 
@@ -142,76 +152,85 @@ def labels_of(data: ImageSet, counts: Sequence[int]) -> tuple[int, ...]:
     """Those of the counts that every class of train has images for.
 
     Raises:
-        DataError: a class has too few for a VAE.
+        DataError: a class has too few for a generator of images.
     """
     have = data["train"].class_counts()
     fewest = min((have.get(name, 0) for name in data.classes), default=0)
-    if fewest < VAE_LABELS[0]:
+    if fewest < IMAGE_LABELS[0]:
         raise DataError(
-            f"claim 11 needs {VAE_LABELS[0]} labelled images of every class in train, and a class has {fewest}; "
+            f"claim 11 needs {IMAGE_LABELS[0]} labelled images of every class in train, and a class has {fewest}; "
             "add some"
         )
     return tuple(k for k in counts if k <= fewest)
 
 
-def compared_with_vaes(
-    vaes: VAEs, pixels: Mapping[str, Features], labels: Sequence[int], draws: int, progress: Progress
+def compared_with_generators(
+    generators: Mapping[str, FewLabelGenerators],
+    pixels: Mapping[str, Features],
+    labels: Sequence[int],
+    draws: int,
+    progress: Progress,
 ) -> LabelEfficiency:
-    """VAEs, and the other classifiers of pixels on the same labels and images."""
+    """Generators of images, and the other classifiers of pixels on the same labels and images."""
+    some = generators[CONDITIONAL]
     held = {"train": pixels["train"]}
-    for name, split in vaes.asked.items():
+    for name, split in some.asked.items():
         place = {id_: row for row, id_ in enumerate(pixels[name].ids)}
         held[name] = pixels[name].take([place[id_] for id_ in split.ids])
-    jobs = [partial(vaes, k, draw) for k in reversed(labels) for draw in range(draws)]
-    side_by_side(jobs, stage="VAEs", progress=progress)  # kept under work, and read from there
-    arms = {**_arms(held, vaes.train), CONDITIONAL: vaes}
-    return label_efficiency(arms, vaes.train, shots=list(labels), draws=draws, splits=tuple(vaes.asked),
-                            start=LOGISTIC, progress=progress)  # fmt: skip
+    slowest_first = product((DIFFUSION, CONDITIONAL), reversed(labels), range(draws))
+    jobs = [partial(generators[name], k, draw) for name, k, draw in slowest_first]
+    side_by_side(jobs, stage="generators", progress=progress)  # kept under work, and read from there
+    arms = {**_arms(held, some.train), **generators}
+    return label_efficiency(arms, some.train, shots=list(labels), draws=draws, splits=tuple(some.asked),
+                            raw=CONDITIONAL, start=LOGISTIC, progress=progress)  # fmt: skip
 
 
 def samples(
     inputs: Mapping[str, Mapping[str, Features]],
-    vaes: VAEs,
+    generators: Mapping[str, FewLabelGenerators],
     backbone: PretrainedBackbone,
     k: int,
-    k_of_vae: int,
+    k_of_images: int,
     draws: int,
 ) -> Sampled:
     """Drawn from every generative model of so many labels a class, and so many draws of labels."""
-    features, train = inputs[FEATURES], vaes.train
+    features, train = inputs[FEATURES], generators[CONDITIONAL].train
     real = features["test"].values
 
     def distance(values: Tensor) -> float:
         return frechet_distance(values, real).corrected
 
-    found: dict[str, list[float]] = {name: [] for name in (*GENERATIVE, CONDITIONAL)}
+    found: dict[str, list[float]] = {name: [] for name in (*GENERATIVE, *generators)}
     fresh = features["train"].values[shuffled_by_name(train.ids, seed=0)[:NUM_SAMPLES]]
     others: dict[str, list[float]] = {name: [] for name in (FEATURES, PIXELS)}
-    shown = []
+    shown: dict[str, Tensor] = {}
     for draw in range(draws):
         few = taken(features, train, k, draw)
         noise = distance(noise_like(few.values, NUM_SAMPLES, draw))
         for name in GENERATIVE:
             found[name].append(distance(gaussians(name, few).sample(NUM_SAMPLES, seed=draw).values) / noise)
         others[FEATURES].append(noise)
-        generator, few = vaes.of(k_of_vae, draw), taken(inputs[PIXELS], train, k_of_vae, draw)
-        noise = distance(seen(_noise_images(few, generator, NUM_SAMPLES, draw), backbone))
-        images = generator.sample(NUM_SAMPLES, seed=draw).pixels.float() / 255
-        found[CONDITIONAL].append(distance(seen(images, backbone)) / noise)
+        few = taken(inputs[PIXELS], train, k_of_images, draw)
+        of_images = {name: each.of(k_of_images, draw) for name, each in generators.items()}
+        noise = distance(seen(_noise_images(few, of_images[CONDITIONAL], NUM_SAMPLES, draw), backbone))
         others[PIXELS].append(noise)
-        if not draw:
-            shown = [generator.sample(2, seed=draw, label=c).pixels for c in range(len(train.classes))]
+        for name, generator in of_images.items():
+            images = generator.sample(NUM_SAMPLES, seed=draw).pixels.float() / 255
+            found[name].append(distance(seen(images, backbone)) / noise)
+            if not draw:
+                few_each = [generator.sample(2, seed=0, label=c).pixels for c in range(len(train.classes))]
+                shown[name] = torch.cat(few_each)[:SHOWN].float() / 255
     return Sampled(
         distance=found,
         fresh={what: distance(fresh) / float(np.mean(noise)) for what, noise in others.items()},
-        shown=torch.cat(shown)[:SHOWN].float() / 255,
+        shown=shown,
     )
 
 
 def likelihoods(
     inputs: Mapping[str, Mapping[str, Features]],
     data: ImageSet,
-    vaes: VAEs,
+    vaes: FewLabelGenerators,
     backbone: PretrainedBackbone,
     k: int,
     k_of_vae: int,
@@ -262,7 +281,7 @@ def _noise_images(like: Features, generator: Generator, num: int, seed: int) -> 
 
 
 def _rows(
-    found: Mapping[str, LabelEfficiency], by_bound: LabelEfficiency, sampled: Sampled, scores: Scores
+    found: Mapping[str, LabelEfficiency], by_evidence: LabelEfficiency, sampled: Sampled, scores: Scores
 ) -> tuple[Comparison, ...]:
     rows, aside = [], []
     for what, each in found.items():
@@ -281,11 +300,12 @@ def _rows(
                    primary=False)
             for what, pair in of_others.items()
         ]  # fmt: skip
-    ends = dict.fromkeys((by_bound.shots[0], by_bound.shots[-1]))
-    aside += [
-        _ahead(PIXELS, by_bound, CONDITIONAL, split, k, by_bound.shots[-1], primary=False)
-        for split, k in product(by_bound.splits, ends)
-    ]
+    most = by_evidence.shots[-1]
+    for split, k in product(by_evidence.splits, dict.fromkeys((by_evidence.shots[0], most))):
+        aside += [_ahead(PIXELS, by_evidence, name, split, k, most, primary=False) for name in (CONDITIONAL, DIFFUSION)]
+        gap = by_evidence.difference(DIFFUSION, CONDITIONAL, split, k)
+        aside.append(judged(f"{PIXELS}, {split}, {_labels(k)}: accuracy, {DIFFUSION} - {CONDITIONAL}",
+                            Interval(gap.value, gap.low, gap.high), "above", primary=False))  # fmt: skip
     return (*rows, *aside)
 
 
@@ -299,10 +319,10 @@ def _ahead(what: str, found: LabelEfficiency, name: str, split: str, k: int, mos
 
 def _fine_print(
     found: Mapping[str, LabelEfficiency],
-    by_bound: LabelEfficiency,
+    by_evidence: LabelEfficiency,
     sampled: Sampled,
     scores: Scores,
-    vaes: VAEs,
+    generators: Mapping[str, FewLabelGenerators],
     inputs: Mapping[str, Mapping[str, Features]],
 ) -> tuple[str, ...]:
     each = found[FEATURES]
@@ -318,8 +338,12 @@ def _fine_print(
         f"{name} {100 * each.accuracy(name, split, each.shots[-1]).value:.1f}%"
         for split in each.splits[1:] for name in each.arms
     ]  # fmt: skip
-    most = by_bound.shots[-1]
-    vae = ", ".join(f"{name} {100 * by_bound.accuracy(name, test, most).value:.1f}%" for name in by_bound.arms)
+    by_images = "; ".join(
+        f"{_labels(k)}: "
+        + ", ".join(f"{name} {100 * by_evidence.accuracy(name, test, k).value:.1f}%" for name in by_evidence.arms)
+        for k in by_evidence.shots
+    )
+    counted_there, steps = by_evidence.accuracies[0], {name: each.steps for name, each in generators.items()}
     told = "; ".join(
         f"{name}: " + ", ".join(f"{what} {auroc(*pair):.2f}" for what, pair in of_others.items())
         for name, of_others in scores.items()
@@ -333,14 +357,20 @@ def _fine_print(
         "A penalty is a prior: what few labels cost a discriminative model depends on how it is regularised.",
         f"Accuracy: {accuracies}.",
         *([f"Away, {_labels(each.shots[-1])}, on features: {', '.join(away)}."] if away else []),
-        f"The VAE is a classifier by its bound, log p(x|y) by {IMPORTANCE} importance draws a class, on "
-        f"{by_bound.accuracy(LOGISTIC, test, most).n} test images, {by_bound.accuracies[0].draws} draws, "
-        f"{vaes.steps} steps each. With {_labels(most)}: {vae}.",
+        f"The VAE is a classifier by its bound, log p(x|y) by {IMPORTANCE} importance draws a class, after "
+        f"{steps[CONDITIONAL]} steps. The diffusion model, after {steps[DIFFUSION]}, is one by its errors at "
+        f"{EVIDENCE.num_levels} levels of noise from {EVIDENCE.sigma_min:g} to {EVIDENCE.sigma_max:g}: an image costs "
+        f"{EVIDENCE.num_levels * EVIDENCE.draws * len(generators[DIFFUSION].train.classes)} evaluations of the "
+        "network. Changed after a first look, at the first draw with 5 and with 50 labels and at 100 or 200 other "
+        "images of train, some of which are labels of other draws: from eight levels between 0.25 and 10 to these, "
+        "and from 200 or 300 steps of 64 images to 400 of 32.",
+        f"On the same {counted_there.n} test images, {counted_there.draws} draws, of pixels, with {by_images}.",
         "Of the distance of noise, another sample of real images keeps "
         + ", ".join(f"{share:.2g} ({what})" for what, share in sampled.fresh.items())
         + "; negative is as near as can be told.",
         f"A density knows what it has not seen only as well as it fits: AUROC of log p(x), or of the confidence of "
-        f"{LOGISTIC}, home against others (0.5 says nothing): {told}.",
+        f"{LOGISTIC}, home against others (0.5 says nothing): {told}. Diffusion is not among them: its evidence "
+        "is log p(x|y) only up to a constant of the image.",
     )
 
 

