@@ -198,7 +198,8 @@ def _fine_print(known: Known, curves: Curves, scene: Scene, plan: Plan, seeds: S
         "What was changed after a first look at one network, before the first run over five seeds: its size (patches "
         "of 4 pixels left noise in the images), the epochs, and that a number of evaluations is enough by itself; that "
         f"all that are more must be enough, too, is the row after. The rows on {NEAR:g} times the distance and on "
-        f"{YARDSTICK}'s own speed-up were added then, when that look made it unlikely that the claim would hold as it stands.",
+        f"{YARDSTICK}'s own speed-up were added then, when that look made it unlikely that the claim "
+        "would hold as it stands.",
     )
 
 
