@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from headfirst.cli import app
 from headfirst.errors import DataError, InputError
-from headfirst.generate import Generator, pictures
+from headfirst.generate import Generator, load_generator, pictures
 from headfirst.generate.diffusion import DiffusionNetwork, Sampling
 from headfirst.nn import MLPShape, UNetShape
 from headfirst.study import choose_for, load_sampler, read_levels, verify_generator, verifying
@@ -172,6 +172,8 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "up.txt").write_text("0.1\n0.2\n")
     bad = run(app, ["generate", "verify", str(folder), "--levels", str(tmp_path / "up.txt")])
     assert "fall from step to step" in str(bad.exception)
+    with pytest.raises(InputError, match="fall from step to step"):
+        verify_generator(load_generator(folder), levels=torch.tensor([2.0, 2.0, 0.0]))
     for spec, message in (
         ("hein", "none of"),
         ("no.py:f", "no file no.py"),
