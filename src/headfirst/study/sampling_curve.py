@@ -52,7 +52,7 @@ def sampling_curve(
         teacher: a diffusion model that is no student.
         students: by the names that they are to be shown under.
         evaluations: of the network for an image, at most; rising.
-        guidance: w of every sampler, and of students that were taught it.
+        guidance: w of every sampler; a student keeps its own.
         num: images of each row, at least 16.
         split: of the real images, one that none learned from.
 
