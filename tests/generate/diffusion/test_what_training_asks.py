@@ -66,6 +66,10 @@ def different(a: Tensor, b: Tensor) -> bool:
     return not torch.isclose(a, b).flatten(1).all(1).any()
 
 
+def weights(network: Any) -> Tensor:
+    return network.inner.begin.weight.detach().clone()
+
+
 class TestDiffusion:
     def test_noise_levels_and_augmentations_are_new_in_each_epoch_and_of_each_image(
         self, monkeypatch: pytest.MonkeyPatch
@@ -106,11 +110,14 @@ class TestDiffusion:
     def test_what_is_kept_is_an_average_of_the_weights(self):
         recipe = Diffusion(**LITTLE, epochs=4, memory=0.9, lr=1e-2)
         assert recipe.optimisation(40).ema_decay == pytest.approx(1 - 1 / (0.9 * 4 * 3))
-        start = recipe.network(pictures(little_split())).inner.begin.weight
-        mean, last = (
-            replace(recipe, memory=memory).fit(little_split()).network.inner.begin.weight for memory in (0.9, 0)
+        begin = weights(recipe.network(pictures(little_split())))
+        mean, plain = {}, {}
+        recipe.fit(little_split(), watch=lambda epoch, made: mean.update({epoch: weights(made.network)}))
+        replace(recipe, memory=0).fit(
+            little_split(), watch=lambda epoch, made: plain.update({epoch: weights(made.network)})
         )
-        assert 0 < (mean - start).norm() < 0.9 * (last - start).norm()
+        for epoch in (1, 4):  # half way and at the end
+            assert 0 < (mean[epoch] - begin).norm() < 0.9 * (plain[epoch] - begin).norm()
 
     def test_other_images_do_not_go_on_in_its_folder(self, tmp_path: Path):
         recipe = Diffusion(**LITTLE, epochs=1)
@@ -168,10 +175,6 @@ def test_what_a_batch_draws_is_of_the_seed_stage_epoch_and_row(teacher: Generato
         assert all(different(getattr(one, name)[:, None], getattr(other, name)[:, None]) for name in draws)
     assert different(one.for_level[:, None], one.for_guidance[:, None])
     assert len(one.noise.flatten(1).unique(dim=0)) == 40
-
-
-def weights(network: Any) -> Tensor:
-    return network.inner.begin.weight.detach().clone()
 
 
 class TestProgressive:
@@ -264,11 +267,12 @@ class TestConsistency:
 
     def test_what_is_kept_is_an_average_of_the_weights(self, teacher: Generator):
         recipe = ConsistencyTraining(coarsest=2, finest=4, memory=0.9, lr=1e-2, **SHORT)
-        begin = weights(teacher.network)
-        mean, last = (
-            weights(replace(recipe, memory=memory).fit(little_split(), start=teacher).network) for memory in (0.9, 0)
-        )
-        assert 0 < (mean - begin).norm() < 0.9 * (last - begin).norm()
+        begin, mean, plain = weights(teacher.network), {}, {}
+        ask = {"images": little_split(), "start": teacher}
+        recipe.fit(**ask, watch=lambda epoch, made: mean.update({epoch: weights(made.network)}))
+        replace(recipe, memory=0).fit(**ask, watch=lambda epoch, made: plain.update({epoch: weights(made.network)}))
+        for epoch in (1, 2):  # half way and at the end
+            assert 0 < (mean[epoch] - begin).norm() < 0.9 * (plain[epoch] - begin).norm()
 
     def test_what_was_read_is_not_read_again(self, teacher: Generator, tmp_path: Path):
         recipe, read = ConsistencyTraining(coarsest=2, finest=4, **SHORT), []
