@@ -90,13 +90,15 @@ def test_a_row_is_the_distance_of_its_images_and_their_time(
 
 
 def test_the_table_has_the_fewest_steps_first_and_the_guidance_of_the_last_student():
-    def model(name: str, **how: Any) -> Any:
-        return SimpleNamespace(name=name, network=SimpleNamespace(sampling=Sampling(**how)))
+    def model(name: str, **how: Any) -> Generator:
+        network: Any = SimpleNamespace(sampling=Sampling(**how))
+        return Generator(kind="diffusion", network=network, classes=(), shares=(), trained_on="", recipe=name)
 
     teacher, eight = model("teacher", method="heun"), model("eight", method="euler", num_steps=8)
     last = model("last", method="consistency", num_steps=1, guidance=3.0)
     ways = [
-        (kind, each.name, how.method, how.num_steps, how.guidance) for kind, each, how in _ways(teacher, [eight, last])
+        (kind, each.recipe, how.method, how.num_steps, how.guidance)
+        for kind, each, how in _ways(teacher, [eight, last])
     ]
     assert ways == [
         *(("student", "last", "consistency", n, 3.0) for n in (1, 2, 4)),

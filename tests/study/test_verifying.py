@@ -104,11 +104,16 @@ def test_of_normal_images_the_likelihood_is_their_entropy_and_levels_cost_nothin
 
 
 def test_a_sampling_is_chosen_for_the_guided_model(model: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(verifying, "choose_sampling", lambda denoiser, x, *_, **rest: asked.append((denoiser, x)))
-    like = Sampling(guidance=3.0, interval=(0.5, 2.0))
-    choose_for(model, 0.1, label=1, like=like)
-    (denoiser, x), labels = asked[0], torch.ones(verifying.IMAGES, dtype=torch.int64)
+    class Asked(Exception):
+        pass
+
+    def choose(denoiser: Any, x: Any, *_: Any, **rest: Any):
+        raise Asked(denoiser, x)
+
+    monkeypatch.setattr(verifying, "choose_sampling", choose)
+    with pytest.raises(Asked) as asked:
+        choose_for(model, 0.1, label=1, like=Sampling(guidance=3.0, interval=(0.5, 2.0)))
+    (denoiser, x), labels = asked.value.args, torch.ones(verifying.IMAGES, dtype=torch.int64)
     with torch.no_grad():
         for sigma in (torch.tensor(1.0).double(), torch.tensor(4.0).double()):
             ours = model.network.denoiser(labels, guidance=3.0, interval=(0.5, 2.0))
