@@ -85,6 +85,10 @@ class TestDiffusion:
         assert sigma.log().mean().item() == pytest.approx(levels.mean, abs=4 * levels.std / 80**0.5)
         first, second = (half[half[:, 0].argsort()] for half in told.split(40))
         assert not torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
+        Diffusion(**LITTLE, epochs=1).fit(little_split(), seed=1)
+        other, noise_of_other = (torch.cat([a[place] for a, _ in asked[6:]]) for place in (3, 4))
+        assert not torch.isin(other, sigma).any()
+        assert not torch.isin(noise_of_other.flatten(1)[:, 0], noise[:, 0]).any()
         # a level says nothing of its noise
         assert abs(torch.corrcoef(torch.stack([sigma.log(), noise[:, 0]]))[0, 1]) < 0.5
 
