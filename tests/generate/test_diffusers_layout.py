@@ -72,6 +72,25 @@ def test_noise_falls_as_in_diffusers(number):
     assert torch.allclose(found, torch.tensor(case["alphas_bar"], dtype=torch.float64), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"_class_name": "DDPMScheduler"}, ("epsilon", "leading", 1.0, 1e-4)),
+        ({"_class_name": "DDIMScheduler", "clip_sample": False, "prediction_type": "sample",
+          "timestep_spacing": "trailing"}, ("x0", "trailing", None, 1e-4)),
+        ({"_class_name": "DDIMScheduler", "clip_sample_range": 2.5, "prediction_type": "v_prediction",
+          "timestep_spacing": None, "trained_betas": None}, ("v", "leading", 2.5, 1e-4)),
+        ({"_class_name": "PNDMScheduler", "beta_start": 0.001}, ("epsilon", "leading", None, 0.001)),
+        ({"_class_name": "EulerDiscreteScheduler"}, ("epsilon", "linspace", None, 1e-4)),
+        ({"_class_name": "HeunDiscreteScheduler"}, ("epsilon", "linspace", None, 8.5e-4)),
+    ],
+)  # fmt: skip
+def test_settings_are_read_and_each_scheduler_has_its_own_defaults(said, expected):
+    found = read_scheduler(said)
+    beta = 1 - found.schedule.alphas_bar[0].item()
+    assert (found.prediction, found.spacing, found.clip, pytest.approx(beta)) == expected
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_what_is_read_is_written_back_bit_for_bit(tmp_path, dtype):
     write(tmp_path / "a", dtype=dtype)
@@ -243,6 +262,7 @@ def test_another_prediction_than_declared_is_refused(tmp_path, monkeypatch):
         ),
         ({"scheduler": SCHEDULER | {"trained_betas": [0.1, 0.2]}}, InputError, r"1000 numbers, got \(2,\)"),
         ({"scheduler": SCHEDULER | {"thresholding": True}}, InputError, "dynamic thresholding"),
+        ({"scheduler": SCHEDULER | {"timestep_type": "continuous"}}, InputError, "timestep_type must be 'discrete'"),
         ({"scheduler": SCHEDULER | {"variance_type": "learned"}}, InputError, "1 channels .* must return 2, got 1"),
         ({"unet": UNET | {"out_channels": 2}}, InputError, "declares no learned variance.* must return 1, got 2"),
         ({"unet": UNET | {"sample_size": [8, 16]}}, InputError, "side of square images"),

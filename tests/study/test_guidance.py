@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headfirst.adapt import LinearProbe
+from headfirst.augment import as_split
 from headfirst.data import ImageSet, ImageSplit
 from headfirst.errors import InputError
+from headfirst.features import embed
 from headfirst.generate import Generator, Sampling
+from headfirst.metrics import density_coverage
 from headfirst.nn import PretrainedBackbone
 from headfirst.study import GuidanceRow, guidance_path
+from headfirst.study.generator_evaluation import K_COVERAGE
 from headfirst.study.generator_scores import Score
 from headfirst.study.guidance import recommend
 from tiny import make_split
@@ -41,7 +46,7 @@ class Guided(nn.Module):
 
 @pytest.fixture(scope="module")
 def colours() -> ImageSet:
-    splits = {name: make_split(name, n, seed=seed) for seed, (name, n) in enumerate([("train", 240), ("val", 240)])}
+    splits = {name: make_split(name, n, seed=seed) for seed, (name, n) in enumerate([("train", 240), ("val", 200)])}
     return ImageSet(name="colours", splits=splits, classes=splits["train"].classes)
 
 
@@ -51,7 +56,11 @@ def generator(colours: ImageSet) -> Generator:
                      trained_on="", recipe="shuffles")  # fmt: skip
 
 
-def test_what_guidance_gains_and_costs_is_seen(colours: ImageSet, generator: Generator, backbone: PretrainedBackbone):
+def test_what_guidance_gains_and_costs_is_seen(
+    colours: ImageSet, generator: Generator, backbone: PretrainedBackbone, monkeypatch: pytest.MonkeyPatch
+):
+    taught, fit = [], LinearProbe.fit
+    monkeypatch.setattr(LinearProbe, "fit", lambda self, known: taught.append(len(known.values)) or fit(self, known))
     found = guidance_path(generator, colours, backbone, weights=(2, 5), num=240)
     none, right, too_much = found.rows
     assert [row.weight for row in found.rows] == [1.0, 2.0, 5.0]
@@ -63,7 +72,11 @@ def test_what_guidance_gains_and_costs_is_seen(colours: ImageSet, generator: Gen
     assert found.sentence.startswith(
         "guidance 2 is recommended: its Fréchet distance is the least; against none, 100.0"
     )
-    assert (found.num_generated, found.num_real, found.split) == (240, 240, "val")
+    assert (found.num_generated, found.num_real, found.split) == (240, 200, "val")
+    assert taught == [240]  # by train alone
+    made = generator.sample(240, sampling=Sampling(num_steps=1, guidance=5.0))
+    features, real = (embed(backbone, each).values for each in (as_split(made, name="made"), colours["val"]))
+    assert too_much.coverage.value == pytest.approx(density_coverage(real, features, K_COVERAGE).coverage, abs=1e-3)
 
 
 def row(weight: float, value: float, half: float) -> GuidanceRow:

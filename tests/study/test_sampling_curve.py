@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,14 @@ from headfirst.metrics import density_coverage, frechet_distance, kernel_distanc
 from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
 from headfirst.report import speed_lines, write_generate
 from headfirst.study import sampling_curve
-from headfirst.study.distillation_quality import Quality, SpeedUp, speed_ups
+from headfirst.study.distillation_quality import (
+    TEACHER_STEPS,
+    Quality,
+    SpeedUp,
+    _ways,
+    quality_of,
+    speed_ups,
+)
 from headfirst.study.generator_data import at_size
 from headfirst.study.generator_report import COLUMNS, GeneratorReport
 from headfirst.study.picture_grid import inline_png, picture_grid
@@ -39,7 +48,11 @@ def student(teacher: Generator, images: ImageSet) -> Generator:
 @pytest.fixture(scope="module")
 def report(teacher: Generator, student: Generator, images: ImageSet, tiny_directory: Path) -> GeneratorReport:
     ways = {"students": {"<quick>": student}, "samplers": ("heun", "dpm_pp_2m")}
-    return sampling_curve(teacher, images, load_backbone(tiny_directory), evaluations=(1, 2, 4), num=16, **ways)
+    told = []
+    found = sampling_curve(teacher, images, load_backbone(tiny_directory), evaluations=(1, 2, 4), num=16,
+                           progress=lambda *of: told.append(of), **ways)  # fmt: skip
+    assert [of for of in told if of[0] == "ways to draw images"] == [("ways to draw images", n, 8) for n in range(9)]
+    return found
 
 
 def test_every_way_takes_the_evaluations_that_it_may(report: GeneratorReport):
@@ -67,6 +80,38 @@ def test_the_images_are_those_of_the_same_noises(report: GeneratorReport, teache
     assert not torch.equal(
         made, teacher.sample(COLUMNS, seed=1, sampling=Sampling(method="dpm_pp_2m", num_steps=4)).pixels
     )
+
+
+def test_a_row_is_the_distance_of_its_images_and_their_time(
+    report: GeneratorReport, teacher: Generator, images: ImageSet, tiny_directory: Path
+):
+    backbone = load_backbone(tiny_directory)
+    real = embed(backbone, at_size(images["test"], 8)).values
+    how = Sampling(method="dpm_pp_2m", num_steps=4)
+    made = teacher.sample(16, sampling=how)
+    row = quality_of(made, "teacher", teacher, how, real, backbone, seconds=2.0)
+    assert row.milliseconds == 125
+    assert row.frechet == next(r.frechet for r in report.quality if (r.method, r.steps) == ("dpm_pp_2m", 4))
+    found = frechet_distance(embed(backbone, as_split(made, name="made")).values, real)
+    assert (row.frechet.value, row.frechet.low, row.frechet.high) == (found.corrected, found.low, found.high)
+
+
+def test_the_table_has_the_fewest_steps_first_and_the_guidance_of_the_last_student():
+    def model(name: str, **how: Any) -> Generator:
+        network: Any = SimpleNamespace(sampling=Sampling(**how))
+        return Generator(kind="diffusion", network=network, classes=(), shares=(), trained_on="", recipe=name)
+
+    teacher, eight = model("teacher", method="heun"), model("eight", method="euler", num_steps=8)
+    last = model("last", method="consistency", num_steps=1, guidance=3.0)
+    ways = [
+        (kind, each.recipe, how.method, how.num_steps, how.guidance)
+        for kind, each, how in _ways(teacher, [eight, last])
+    ]
+    assert ways == [
+        *(("student", "last", "consistency", n, 3.0) for n in (1, 2, 4)),
+        ("student", "eight", "euler", 8, 1.0),
+        *(("teacher", "teacher", "heun", n, 3.0) for n in TEACHER_STEPS),
+    ]
 
 
 def test_guidance_costs_two_evaluations(images: ImageSet, backbone: PretrainedBackbone):

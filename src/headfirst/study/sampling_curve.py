@@ -63,7 +63,7 @@ def sampling_curve(
         students: by the names that they are to be shown under.
         evaluations: of the network for an image, at most; rising.
         yardstick: more of them, rising, of `YARDSTICKS` alone; with many evaluations each takes its time.
-        guidance: w of every sampler, and of students that were taught it.
+        guidance: w of every sampler; a student keeps its own.
         num: images of each row, at least 16.
         split: of the real images, one that none learned from.
         directory: None keeps nothing.

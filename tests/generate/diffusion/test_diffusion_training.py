@@ -29,7 +29,7 @@ from headfirst.generate.diffusion import (
 from headfirst.generate.diffusion.sampling import RANDOM
 from headfirst.generate.diffusion.training_levels import BINS, REMEMBERED
 from headfirst.metrics import Memorisation
-from headfirst.nn import DiTShape, UNetShape
+from headfirst.nn import DiTShape, MLPShape, UNetShape
 from headfirst.train import Batch
 from headfirst.types import silent
 from tiny import make_split
@@ -208,7 +208,7 @@ class TestMemorising:
                                 verdict="memorised" if heart else "no sign of it")  # fmt: skip
 
         monkeypatch.setattr(training_file, "check_memorisation", check)
-        recipe = Diffusion(**LITTLE, epochs=5)
+        recipe = Diffusion(**{**LITTLE, "shape": MLPShape(dim=8, depth=1)}, epochs=5)
         kept = recipe.fit(little_split(), val=little_split(20, seed=9), directory=tmp_path)
         assert kept.fingerprint == at[2]
         assert len(at) == 3

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_diffusion_training import LITTLE, little_split, same
+from test_diffusion_training import LITTLE as UNET
+from test_diffusion_training import little_split, same
 
 from headfirst.errors import FingerprintError, InputError, Interrupted
 from headfirst.generate import VAE, Diffusion, Generator, Sampling, load_generator
@@ -21,7 +22,9 @@ from headfirst.generate.diffusion import (
     relative_error,
 )
 from headfirst.generate.diffusion import course as course_file
+from headfirst.nn import MLPShape
 
+LITTLE: dict[str, Any] = {**UNET, "shape": MLPShape(dim=32, depth=1)}
 PROGRESSIVE = ProgressiveDistillation(num_steps=2, start=8, epochs=3, batch_size=16)
 CONSISTENCY = ConsistencyDistillation(num_levels=5, guidance=(1.0, 3.0), epochs=2, batch_size=16)
 TRAINING = ConsistencyTraining(epochs=2, batch_size=16, coarsest=2, finest=8)
@@ -36,7 +39,7 @@ def few_images():
 
 @pytest.fixture(scope="module")
 def teacher() -> Generator:
-    return Diffusion(**LITTLE, epochs=6).fit(little_split())
+    return Diffusion(**LITTLE, epochs=20, lr=1e-2).fit(little_split())
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,12 @@ def halved(teacher: Generator) -> tuple[Generator, list[tuple[int, int]]]:
     seen = []
     watch = lambda epochs, student: seen.append((epochs, student.network.sampling.num_steps))  # noqa: E731
     return PROGRESSIVE.fit(teacher, little_split(), watch=watch), seen
+
+
+@pytest.fixture(scope="module")
+def finished(teacher: Generator, halved: tuple[Generator, list[tuple[int, int]]]) -> dict[Any, Generator]:
+    """The student of each recipe."""
+    return {PROGRESSIVE: halved[0], **{recipe: fitted(recipe, teacher) for recipe in (CONSISTENCY, TRAINING)}}
 
 
 def fitted(recipe: Any, teacher: Generator, **rest: Any) -> Generator:
@@ -55,7 +64,7 @@ def fitted(recipe: Any, teacher: Generator, **rest: Any) -> Generator:
 class TestResuming:
     @pytest.mark.parametrize(("recipe", "step"), [(PROGRESSIVE, 2), (CONSISTENCY, 4), (TRAINING, 4)])
     def test_stopped_anywhere_it_ends_in_the_same_bits(
-        self, teacher: Generator, tmp_path: Path, recipe: Any, step: int
+        self, teacher: Generator, finished: dict[Any, Generator], tmp_path: Path, recipe: Any, step: int
     ):
         stops = 0
 
@@ -68,7 +77,7 @@ class TestResuming:
 
         with pytest.raises(Interrupted):
             fitted(recipe, teacher, directory=tmp_path, progress=kill)
-        again, whole = fitted(recipe, teacher, directory=tmp_path), fitted(recipe, teacher)
+        again, whole = fitted(recipe, teacher, directory=tmp_path), finished[recipe]
         assert same(again, whole)
         assert again.fingerprint == whole.fingerprint
         timeless = [{**g.record, "seconds": 0} for g in (again, whole)]
@@ -100,7 +109,7 @@ class TestProgressive:
         assert student.record["events"][1].startswith("images of 2 steps differ from those of 4 by ")
 
     def test_the_student_comes_nearer_to_its_teacher(self, teacher: Generator):
-        recipe = ProgressiveDistillation(num_steps=4, start=8, epochs=40, batch_size=16, lr=3e-4, memory=0.2)
+        recipe = ProgressiveDistillation(num_steps=4, start=8, epochs=60, batch_size=16, memory=0.2)
         mine = recipe.fit(teacher, little_split()).record["readings"][-1]
         untaught = replace(recipe, epochs=1, lr=1e-9).fit(teacher, little_split()).record["readings"][-1]
         assert mine["error_high"] < untaught["error_low"]
@@ -136,9 +145,9 @@ class TestProgressive:
 class TestStudents:
     @pytest.mark.parametrize("recipe", [PROGRESSIVE, CONSISTENCY, TRAINING])
     def test_it_is_drawn_from_and_kept_as_any_generator_is(
-        self, teacher: Generator, halved: tuple[Generator, list[tuple[int, int]]], tmp_path: Path, recipe: Any
+        self, teacher: Generator, finished: dict[Any, Generator], tmp_path: Path, recipe: Any
     ):
-        student = halved[0] if recipe is PROGRESSIVE else fitted(recipe, teacher)
+        student = finished[recipe]
         back = load_generator(student.save(tmp_path / "student"))
         assert back.fingerprint == student.fingerprint
         assert (back.kind, back.classes) == ("diffusion", teacher.classes)

@@ -130,6 +130,7 @@ def test_discrete_steps_are_hit_exactly_and_between_them_is_a_line() -> None:
     assert between[1].item() == pytest.approx((between[0] + between[2]).item() / 2)
     terminal = DiscreteSchedule(zero_terminal_snr(alphas_bar))
     assert terminal.alpha(torch.tensor(99.0)).item() == 0
+    assert terminal.alpha(torch.tensor(0.0)).item() == pytest.approx(alphas_bar[0].sqrt().item())
     assert terminal.time(torch.tensor(math.inf)).item() == 99
     for bad in (torch.tensor([0.5]), torch.tensor([0.5, 0.6]), torch.tensor([0.5, 0.0, 0.0])):
         with pytest.raises(InputError, match="alphas_bar must"):
