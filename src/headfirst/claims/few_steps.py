@@ -86,11 +86,11 @@ FULL = Plan(
 )
 QUICK = replace(
     FULL,
-    recipe=replace(FULL.recipe, epochs=12),
-    students={"progressive": ProgressiveDistillation(num_steps=4, start=32, epochs=3)},
-    evaluations=(1, 2, 4, 8, 16, 32, 64),
-    yardstick=(64, 1000),
-    num=192,
+    recipe=replace(FULL.recipe, epochs=8),
+    students={"progressive": ProgressiveDistillation(num_steps=4, start=16, epochs=2)},
+    evaluations=(1, 2, 4, 8, 16, 32),
+    yardstick=(16, 64, 1000),
+    num=96,
 )
 
 
