@@ -97,6 +97,24 @@ class TestResuming:
         assert torch.equal(fresh.probabilities, levels.probabilities)
         assert fresh.probabilities[-1] > 10 * fresh.probabilities[0]
 
+    def test_bins_are_drawn_by_the_root_of_their_mean_square_once_all_are_known(self):
+        levels, centres = ImportanceLevels(LogNormalLevels()), (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+        drawn = levels.draw(centres)
+        for k in range(REMEMBERED):
+            levels.learn(drawn, torch.where(torch.arange(BINS) % 2 == 0, 1.0, 2.0 * (k % 2)))
+            if k < REMEMBERED - 1:
+                assert torch.equal(levels.probabilities, torch.full((BINS,), 1 / BINS, dtype=torch.float64))
+        ratios = levels.probabilities[1::2] / levels.probabilities[::2]
+        assert torch.allclose(ratios, torch.tensor(2.0).sqrt().double(), rtol=2e-3)
+        one_less = ImportanceLevels(LogNormalLevels())
+        one_less.load_state_dict(levels.state_dict())
+        one_less.counts[3] -= 1
+        assert one_less.probabilities.std() == 0
+
+    def test_levels_lie_everywhere_within_their_bin(self):
+        levels, u = ImportanceLevels(LogNormalLevels()), torch.linspace(0.001, 0.999, 500, dtype=torch.float64)
+        assert torch.allclose(levels.draw(u).sigma, levels.base.quantile(u), rtol=1e-6)
+
 
 class TestSampling:
     @pytest.mark.parametrize("method", [*RANDOM, "ddim", "dpm_pp_2m", "plms"])
@@ -237,12 +255,14 @@ class TestMemorising:
             def draw(self, noise: torch.Tensor, labels: None, sampling: Sampling, *, seed: int, indices: list[int]):
                 return self.of.batch(np.array(indices) % len(self.of))
 
-        def answer(of: Pictures) -> str:
+        def answer(of: Pictures) -> Memorisation:
             made = Generator(kind="copies", network=Copying(of), classes=(), shares=(), trained_on="", recipe="")
-            return training_file.check_memorisation(made, pool, held_out, seed=0, significance=0.005).verdict
+            return training_file.check_memorisation(made, pool, held_out, seed=0, significance=0.005)
 
-        assert answer(pool) == "memorised"
-        assert answer(pictures(little_split(60, seed=5))) == "no sign of it"
+        assert answer(pool).verdict == "memorised"
+        assert answer(pool).share == 1.0
+        assert answer(held_out).share == 0.0  # compared on one scale, a copy is nearest to what it was copied from
+        assert answer(pictures(little_split(60, seed=5))).verdict == "no sign of it"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from headfirst.generate.diffusion import (
     relative_error,
     to_zero,
 )
+from headfirst.generate.diffusion.consistency_function import usual_huber
 from headfirst.generate.diffusion.consistency_training import curriculum, drawn_intervals
 from headfirst.generate.diffusion.course import teaching
 from headfirst.nn import UNetShape
@@ -221,6 +222,7 @@ class TestConsistencyFunction:
     def test_the_grid_is_doubled_at_equal_times_up_to_the_finest(self):
         grids = [curriculum(k, 1000, 10, 160) for k in range(1000)]
         assert [grids.index(n) for n in (10, 20, 40, 80, 160)] == [0, 200, 400, 600, 800]
+        assert curriculum(1002, 1003, 10, 160) == 160  # the steps that are left over
         assert curriculum(0, 1, 10, 10) == 10
 
     def test_sampling_leaves_out_the_level_at_which_nothing_changes(self):
@@ -290,3 +292,8 @@ class TestRelativeError:
             relative_error(images, images)
         with pytest.raises(InputError, match="as many and as large"):
             relative_error(images[:1], images)
+
+
+def test_the_pseudo_huber_constant_is_that_of_the_source():
+    assert usual_huber(3 * 32 * 32) == pytest.approx(0.03, rel=0.01)  # Song & Dhariwal: 0.00054 √d, of CIFAR-10 0.03
+    assert usual_huber(4) == pytest.approx(0.00108)

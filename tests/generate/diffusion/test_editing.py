@@ -145,6 +145,14 @@ class TestInpainting:
         unasked = heun(normal, x, to_zero(karras_sigmas(40, 0.005, 40.0)))
         assert abs(unasked[:, 1].mean() - mean[0, 0]) > 0.3
 
+    def test_an_image_depends_on_no_other(self):
+        sigma, x = torch.tensor(0.7, dtype=F64), MEAN + draws(3, 3) * torch.tensor([[1.0], [30.0], [0.1]], dtype=F64)
+        known, two = draws(3, 3, seed=2), torch.tensor([True, True, False])
+        found = inpainted(normal, known, two, std=0.4, iterations=1)(x, sigma)
+        for i in range(3):
+            alone = inpainted(normal, known[i : i + 1], two, std=0.4, iterations=1)(x[i : i + 1], sigma)
+            torch.testing.assert_close(found[i : i + 1], alone)
+
     def test_noise_on_known_pixels_is_weighed(self):
         sigma, std = torch.tensor(60.0, dtype=F64), 0.4
         found = inpainted(normal, self.KNOWN, MASK, std=std)(MEAN + draws(3, 3), sigma)
