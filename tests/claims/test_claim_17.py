@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headfirst.claims import claim_17_fast_sampling as claim
 from headfirst.claims import few_steps, known_flow, run_claim
-from headfirst.claims.few_steps import FULL, Plan, at, fewest, lasting, most_steps
+from headfirst.claims.few_steps import FULL, QUICK, Plan, at, fewest, lasting, most_steps
 from headfirst.claims.known_flow import METHODS, Reading, readings
 from headfirst.data import prepare
 from headfirst.generate.diffusion import ConsistencyDistillation, ProgressiveDistillation, ddim
@@ -163,3 +163,10 @@ def test_a_tiny_network_and_its_students(monkeypatch: pytest.MonkeyPatch, backbo
     monkeypatch.setattr(few_steps, "trained", lambda *_: pytest.fail("trained again"))
     again = few_steps.curve("latent consistency", plan, scene, backbone, 0, tmp_path)
     assert all(torch.equal(again[name], value) for name, value in found["latent consistency"].items())
+
+
+@pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
+def test_a_plan_asks_for_what_its_rows_look_at(plan: Plan):
+    assert plan.yardstick[0] <= plan.yardstick[-1] / claim.FACTOR
+    assert plan.evaluations[0] <= claim.STUDENTS_AT
+    assert all(recipe.num_steps <= claim.STUDENTS_AT for recipe in plan.students.values())
