@@ -79,8 +79,8 @@ def variable(levels: Sequence[float], usual: Variable) -> Variable:
     """
     logs = np.log([level for level in levels if level > 0])[::-1]
     steps = np.diff(logs)
-    ratios = steps[1:] / steps[:-1]
-    if max(ratios.max(initial=1.0), 1 / ratios.min(initial=1.0)) <= UNEVEN:
+    longer, shorter = np.maximum(steps[1:], steps[:-1]), np.minimum(steps[1:], steps[:-1])
+    if (longer <= UNEVEN * shorter).all() or not steps.all():  # levels that logarithms cannot tell apart have no place
         return usual
     from scipy.interpolate import PchipInterpolator
 
