@@ -1,5 +1,6 @@
 """Folders of diffusers: read, sampled, written back, and refused where they are not what they say."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -94,7 +95,10 @@ def test_settings_are_read_and_each_scheduler_has_its_own_defaults(said, expecte
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_what_is_read_is_written_back_bit_for_bit(tmp_path, dtype):
     write(tmp_path / "a", dtype=dtype)
-    save_diffusers(load_diffusers(tmp_path / "a"), tmp_path / "b")
+    generator = load_diffusers(tmp_path / "a")
+    weights = (tmp_path / "a" / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+    assert generator.record == {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    save_diffusers(generator, tmp_path / "b")
     for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         assert json.loads((tmp_path / "a" / name).read_text()) == json.loads((tmp_path / "b" / name).read_text())
     before, after = (load_file(tmp_path / x / "unet/diffusion_pytorch_model.safetensors") for x in "ab")

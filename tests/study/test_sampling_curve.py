@@ -52,6 +52,7 @@ def report(teacher: Generator, student: Generator, images: ImageSet, tiny_direct
     found = sampling_curve(teacher, images, load_backbone(tiny_directory), evaluations=(1, 2, 4), num=16,
                            progress=lambda *of: told.append(of), **ways)  # fmt: skip
     assert [of for of in told if of[0] == "ways to draw images"] == [("ways to draw images", n, 8) for n in range(9)]
+    assert [of for of in told if of[0] == "distances"] == [("distances", n, 8) for n in range(1, 9)]
     return found
 
 

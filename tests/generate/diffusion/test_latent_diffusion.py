@@ -192,6 +192,9 @@ class TestTraining:
         inside = whole.network.vae.state_dict()
         assert all(torch.equal(inside[name], value) for name, value in vae.network.state_dict().items())
         assert not torch.equal(whole.network.denoising.inner.end.weight, fresh.denoising.inner.end.weight)
+        assert fresh.vae is not vae.network  # nor is the one that was given frozen
+        assert not any(parameter.requires_grad for parameter in fresh.vae.parameters())
+        assert all(parameter.requires_grad for parameter in fresh.denoising.parameters())
 
     def test_it_comes_back_from_disk(self, whole: Generator, tmp_path: Path):
         back = load_generator(whole.save(tmp_path / "model"))
@@ -206,6 +209,13 @@ class TestTraining:
         few = whole.sample(3, seed=3, start=63, sampling=sampling)
         assert torch.equal(many.pixels[63:66], few.pixels)
         assert torch.equal(many.labels[63:66], few.labels)
+
+    def test_noise_on_the_way_is_of_the_seed(self, whole: Generator):
+        noise = torch.randn(1, whole.network.noise_dim, generator=torch.Generator().manual_seed(0))
+        ask = noise, torch.zeros(1, dtype=torch.int64), Sampling(method="ddpm", num_steps=3)
+        a, again, b = (whole.network.draw(*ask, seed=seed) for seed in (1, 1, 2))
+        assert torch.equal(a, again)
+        assert not torch.equal(a, b)
 
     def test_a_vae_without_classes_may_have_a_denoiser_with_them(self):
         made = LatentDiffusion(**LITTLE, vae=vae_of(0), epochs=1).fit(little_split(), val=little_split(20, seed=9))
