@@ -27,6 +27,7 @@ from headfirst.study.distillation_quality import (
     SpeedUp,
     _ways,
     quality_of,
+    quality_table,
     speed_ups,
 )
 from headfirst.study.generator_data import at_size
@@ -154,6 +155,20 @@ def test_a_row_is_what_the_metrics_say(report: GeneratorReport, teacher: Generat
     assert row.kernel.value == pytest.approx(kernel_distance(fake, real).value)
     covered = density_coverage(real, fake, 5)
     assert (row.coverage.value, row.coverage.expected) == (covered.coverage, covered.expected_coverage)
+
+
+def test_the_table_of_a_student_is_of_its_own_images(
+    teacher: Generator, student: Generator, images: ImageSet, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("headfirst.study.distillation_quality.TEACHER_STEPS", (2,))
+    backbone = load_backbone(tiny_directory)
+    rows = quality_table(teacher, [student], images, backbone, num=16)
+    assert [row.model for row in rows] == ["student"] * 3 + ["teacher"]
+    real = embed(backbone, at_size(images["test"], 8)).values
+    for row, made_by in ((rows[0], student), (rows[-1], teacher)):
+        sampling = replace(made_by.network.sampling, num_steps=row.steps)
+        fake = embed(backbone, as_split(made_by.sample(16, sampling=sampling), name="generated")).values
+        assert row.frechet.value == pytest.approx(frechet_distance(fake, real).corrected)
 
 
 def test_speed_ups_are_over_the_slowest_ddpm(report: GeneratorReport):
