@@ -361,9 +361,9 @@ def _fine_print(
         f"{steps[CONDITIONAL]} steps. The diffusion model, after {steps[DIFFUSION]}, is one by its errors at "
         f"{EVIDENCE.num_levels} levels of noise from {EVIDENCE.sigma_min:g} to {EVIDENCE.sigma_max:g}: an image costs "
         f"{EVIDENCE.num_levels * EVIDENCE.draws * len(generators[DIFFUSION].train.classes)} evaluations of the "
-        "network. Changed after a first look, at the first draw with 5 and with 50 labels and at 100 or 200 other "
-        "images of train, some of which are labels of other draws: from eight levels between 0.25 and 10 to these, "
-        "and from 200 or 300 steps of 64 images to 400 of 32.",
+        "network. Changed after a first look at the digits, at the first draw with 5 and with 50 labels and at 100 or "
+        "200 other images of train, some of which are labels of other draws: from eight levels between 0.25 and 10 to "
+        f"these, and from 200 or 300 steps of 64 images to {STEPS[DIFFUSION]} of 32.",
         f"On the same {counted_there.n} test images, {counted_there.draws} draws, of pixels, with {by_images}.",
         "Of the distance of noise, another sample of real images keeps "
         + ", ".join(f"{share:.2g} ({what})" for what, share in sampled.fresh.items())

@@ -232,7 +232,8 @@ def _fine_print(
         f"Seeds {list(seeds)}. Known targets have mean 0 and covariance I. Perceptrons learn them from noise of as "
         f"many dimensions, in {learners['perceptron'].steps} steps down the energy distance, diffusion models in "
         f"{learners['diffusion'].steps} steps, drawn along the path without noise on the way; {NUM_POINTS} points are "
-        "compared. Images: "
+        f"compared. A diffusion model is asked {LEARNERS['diffusion'].sampling.num_evaluations} times for a point and "
+        f"{recipes['diffusion'].sampling.num_evaluations} times for an image. Images: "
         f"{len(scene.pool)} to learn from, in epochs: {epochs}; {NUM_IMAGES} generated against {len(scene.real)} test "
         "images in the backbone's features.",
         "What another sample of the target gives, over noise: "
@@ -315,8 +316,8 @@ def _draw_ratios(panel: Any, of_points: Points, of_images: Images, scene: Scene)
     )
     panel.plot([1, 1], [-0.5, len(lines) - 0.5], color=INK, linewidth=0.8)
     panel.set_yticks(range(len(lines)), list(lines))
-    panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -2.5))
-    panel.legend(fontsize=7, loc="upper left", ncols=2)
+    panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -3.2))
+    panel.legend(fontsize=7, loc="upper left")
 
 
 def _draw_strips(below: Any, of_images: Images, scene: Scene) -> None:

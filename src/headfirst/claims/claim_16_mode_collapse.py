@@ -44,6 +44,7 @@ PAIR: Mapping[str, GridGAN] = {HEALTHY: GridGAN(), COLLAPSING: GridGAN.collapsin
 DIFFUSION, OF_GRID = "diffusion", PointDiffusion(scale=math.sqrt(8.0))
 NUM_POINTS = 2500
 """What it is judged by, as many as a GAN of the grid."""
+_NOISE = 2**20  # plus the seed: another stream than that of its training
 QUICK_STEPS = 5000
 MODES, HALF_OF_THEM, ALL_BUT_ONE = 25, 12.5, 24.0
 OUTSIDE = math.exp(-4.5)
@@ -151,7 +152,8 @@ def run(
 
 def played(recipe: GridGAN | PointDiffusion, seed: int, work: Path) -> Trace:
     """One training of the grid, a diffusion model's read at its end alone; from `work` where it was finished before."""
-    key = hashlib.sha256(repr((recipe, WATCHED, NEIGHBOUR, RARE, COMPARED)).encode()).hexdigest()[:16]
+    own = (NUM_POINTS, _NOISE) if isinstance(recipe, PointDiffusion) else ()
+    key = hashlib.sha256(repr((recipe, WATCHED, NEIGHBOUR, RARE, COMPARED, *own)).encode()).hexdigest()[:16]
     path = work / f"grid-{seed}-{key}.safetensors"
     if not path.is_file():
         real, seen_ = grid_points(np.arange(WATCHED), seed=seed, epoch=recipe.steps), []
@@ -163,7 +165,7 @@ def played(recipe: GridGAN | PointDiffusion, seed: int, work: Path) -> Trace:
             seen_.append((float(done), float(read_grid(points).modes), *watched(points, real)))
 
         if isinstance(recipe, PointDiffusion):
-            noise = torch.randn(NUM_POINTS, 2, generator=torch.Generator().manual_seed(seed))
+            noise = torch.randn(NUM_POINTS, 2, generator=torch.Generator().manual_seed(_NOISE + seed))
             watch(recipe.steps, recipe.fit(partial(_fresh_points, seed), seed=seed)(noise))
         else:
             recipe.fit(seed=seed, watch=watch)
@@ -312,7 +314,8 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], steps: int) ->
             "The same budget, the collapsing setting with one change; modes by seed: "
             f"{'; '.join(counts(name) for name in cures())}.",
             f"A diffusion model plays against nobody: it learns to take noise away, of every point, and so cannot do "
-            f"well by leaving some out. {OF_GRID.steps} steps of {OF_GRID.batch_size} points; modes by seed: "
+            f"well by leaving some out. {OF_GRID.steps} steps of {OF_GRID.batch_size} points, "
+            f"{OF_GRID.sampling.num_evaluations} evaluations for a point; modes by seed: "
             f"{counts(DIFFUSION)}; share within 3σ {share[0]:.3f} (healthy {share[1]:.3f}), total variation "
             f"{shares[0]:.3f} (healthy {shares[1]:.3f}). What it gets wrong lies between the modes.",
         ]
@@ -330,7 +333,8 @@ def _fine_print(grid: Grid, images: Images, seeds: Sequence[int], steps: int) ->
         )
         lines.append(
             f"Images of {OF_IMAGES.size} pixels a side: {OF_IMAGES.epochs} epochs without classes, the same seeds, the "
-            f"same two settings, and a diffusion model of {DENOISER.epochs} epochs; {NUM_IMAGES} images judged in "
+            f"same two settings, and a diffusion model of {DENOISER.epochs} epochs, drawn with "
+            f"{DENOISER.sampling.num_evaluations} evaluations; {NUM_IMAGES} images judged in "
             "the backbone's features, "
             f"coverage over that of as many real ones. {told}."
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -21,9 +21,6 @@ from headfirst.train import Batch, Optimisation, train
 Draw = Callable[[int, torch.Generator], Tensor]
 """So many points of a distribution, (N, D)."""
 
-SAMPLING = Sampling(method="dpm_pp_2m", num_steps=30)
-SIGMA_MIN, SIGMA_MAX = 0.005, 40.0
-"""Levels that points are drawn from, of their standard deviation."""
 _EPOCH = 10  # steps: nothing hangs on it, but the loop orders the samples of an epoch
 
 
@@ -63,6 +60,8 @@ class PointDiffusion:
     Attributes:
         scale: the points' standard deviation.
         hidden, waves, fastest: of `PointDenoiser`.
+        levels: of noise, of the standard deviation, as training sees them; sigma_min, sigma_max: as points are drawn.
+        ema_decay: of the weights.
     """
 
     scale: float = 1.0
@@ -72,32 +71,39 @@ class PointDiffusion:
     waves: int = 32
     fastest: float = 12.0
     lr: float = 3e-3
+    levels: LogNormalLevels = field(default_factory=lambda: LogNormalLevels(mean=-0.8, std=1.5))
+    ema_decay: float = 0.995
+    sampling: Sampling = field(default_factory=lambda: Sampling(method="dpm_pp_2m", num_steps=30))
+    sigma_min: float = 0.005
+    sigma_max: float = 40.0
 
     def fit(self, draw: Draw, *, seed: int) -> Callable[[Tensor], Tensor]:
-        """Noise (N, D) to points along the path without noise on the way, by `SAMPLING`."""
+        """Noise (N, D) to points."""
         generator = torch.Generator().manual_seed(seed)
         dim = draw(1, generator).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = PointDenoiser(dim=dim, hidden=self.hidden, waves=self.waves, fastest=self.fastest)
-        levels, weighting = LogNormalLevels(mean=-0.8, std=1.5), EDMWeighting()
+        weighting = EDMWeighting()
 
         def loss(_: Batch) -> Tensor:
             x0 = draw(self.batch_size, generator) / self.scale
             u = torch.rand(len(x0), generator=generator, dtype=torch.float64)
-            sigma = levels.quantile(u.clamp(1e-6, 1 - 1e-6)).float()
+            sigma = self.levels.quantile(u.clamp(1e-6, 1 - 1e-6)).float()
             noisy = x0 + sigma[:, None] * torch.randn(x0.shape, generator=generator)
             return (weighting(sigma, 1.0) * (network(noisy, sigma) - x0).square().mean(dim=1)).mean()
 
-        optimisation = Optimisation(epochs=max(1, self.steps // _EPOCH), batch_size=self.batch_size, ema_decay=0.995)
+        optimisation = Optimisation(
+            epochs=max(1, self.steps // _EPOCH), batch_size=self.batch_size, ema_decay=self.ema_decay
+        )
         groups = [{"params": list(network.parameters()), "lr": self.lr}]
         train(network, loss, groups, optimisation, num_samples=_EPOCH * self.batch_size, seed=seed,
               optimiser=torch.optim.Adam)  # fmt: skip
         network.eval().requires_grad_(False)
 
         def make(noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-            sigmas = SAMPLING.sigmas(SIGMA_MIN, SIGMA_MAX)
+            sigmas = self.sampling.sigmas(self.sigma_min, self.sigma_max)
             with torch.inference_mode():
-                return (self.scale * SAMPLING.run(network, sigmas[0].float() * noise, sigmas)).clone()
+                return (self.scale * self.sampling.run(network, sigmas[0].float() * noise, sigmas)).clone()
 
         return make

@@ -126,6 +126,7 @@ def test_levels_even_in_training_time_do_not_run_away(
 def test_the_place_on_the_grid_is_taken_where_steps_in_log_sigma_are_uneven() -> None:
     for grid in GRIDS.values():
         assert stepping.variable(grid(9, 0.002, 80.0).tolist(), np.log) is np.log
+    assert stepping.variable(karras_sigmas(9, 0.002, 80.0, 3.0).tolist(), np.sqrt) is np.sqrt
     uneven = [float(v) for v in vp_sigmas(linear_alphas_bar(1000), 8, "leading")]
     assert stepping.variable([80.0, np.nextafter(80.0, 0.0), 0.1], np.log) is np.log  # of one and the same logarithm
     place = stepping.variable(uneven, np.log)
