@@ -34,6 +34,27 @@ def test_rows_and_page(folder: Path, tmp_path: Path):
     assert (tmp_path / "curve.html").is_file()
 
 
+def test_yardsticks_and_what_is_kept(folder: Path, tmp_path: Path):
+    asked = ["generate", "curve", str(folder), "--data", "digits", "--sampler", "ddpm", "--sampler", "heun",
+             "--evaluations", "1", "--yardstick", "2", "--num", "16", "--out", str(tmp_path), "-q"]  # fmt: skip
+    found = run(app, asked)
+    assert found.exit_code == 0, found.output
+    assert "as near as ddpm's with 2, and times fewer" in found.stdout
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+    assert len(kept) == 3
+    assert run(app, asked).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()} == kept
+    assert run(app, [*asked, "--fresh"]).exit_code == 0
+    assert not set(kept.values()) & {path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+
+
+def test_two_students_of_one_name(folder: Path, tmp_path: Path):
+    found = run(app, ["generate", "curve", str(folder), "--data", "digits", "--out", str(tmp_path), "--student",
+                      "a/pupil", "--student", "b/pupil"])  # fmt: skip
+    assert found.exit_code != 0
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("wrong", [["--evaluations", "1,two"], ["--evaluations", "4,2"], ["--sampler", "huen"]])
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path, wrong: list[str]):
     found = run(app, ["generate", "curve", str(folder), "--data", "digits", "--out", str(tmp_path), *wrong])

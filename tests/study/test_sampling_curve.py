@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from headfirst.errors import InputError
 from headfirst.features import embed
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import ConsistencyDistillation, Diffusion, Sampling
-from headfirst.metrics import density_coverage, frechet_distance, kernel_distance
+from headfirst.metrics import binomial_interval, density_coverage, frechet_distance, kernel_distance
 from headfirst.nn import PretrainedBackbone, UNetShape, load_backbone
 from headfirst.report import speed_lines, write_generate
 from headfirst.study import sampling_curve
@@ -33,6 +35,7 @@ from headfirst.study.distillation_quality import (
 from headfirst.study.generator_data import at_size
 from headfirst.study.generator_report import COLUMNS, GeneratorReport
 from headfirst.study.picture_grid import inline_png, picture_grid
+from headfirst.study.sampling_curve import _drawn
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +130,11 @@ def test_guidance_costs_two_evaluations(images: ImageSet, backbone: PretrainedBa
 def test_what_was_drawn_is_kept_and_yardsticks_go_further(
     teacher: Generator, images: ImageSet, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    asked = {"samplers": ("ddpm", "dpm_pp_2m"), "evaluations": (1, 2), "yardstick": (3,), "num": 16}
+    asked = {"samplers": ("ddpm", "ddim", "heun"), "evaluations": (1, 2), "yardstick": (3,), "num": 16}
     backbone = load_backbone(tiny_directory)
     first = sampling_curve(teacher, images, backbone, directory=tmp_path, **asked)
     assert [(row.method, row.evaluations) for row in first.quality] == [
-        ("ddpm", 1), ("ddpm", 2), ("ddpm", 3), ("dpm_pp_2m", 1), ("dpm_pp_2m", 2)
+        *(("ddpm", n) for n in (1, 2, 3)), *(("ddim", n) for n in (1, 2, 3)), ("heun", 1)
     ]  # fmt: skip
     assert [step.evaluations for step in first.by_evaluations] == [1, 2, 3]
     monkeypatch.setattr(Generator, "sample", None)  # nothing is drawn again
@@ -142,6 +145,22 @@ def test_what_was_drawn_is_kept_and_yardsticks_go_further(
     assert [replace(row, milliseconds=0.0) for row in plain.quality] == [
         replace(row, milliseconds=0.0) for row in first.quality
     ]
+
+
+def test_what_is_kept_is_of_its_model_seed_number_and_device(teacher: Generator, student: Generator, tmp_path: Path):
+    how = Sampling(num_steps=1)
+    asked = [(teacher, how, 16, 0, "cpu"), (teacher, how, 17, 0, "cpu"), (teacher, how, 16, 1, "cpu"),
+             (teacher, Sampling(num_steps=2), 16, 0, "cpu"),
+             (student, student.network.sampling, 16, 0, "cpu")]  # fmt: skip
+    paths = [_drawn(*of, tmp_path) for of in asked]
+    assert len(set(paths)) == len(asked)
+    other = replace(teacher, network=copy.deepcopy(teacher.network))
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1.0)
+    assert _drawn(other, how, 16, 0, "cpu", tmp_path) not in paths
+    assert _drawn(*asked[0], tmp_path) == paths[0]
+    with pytest.raises(RuntimeError):  # is not read from what the CPU drew
+        _drawn(teacher, how, 16, 0, "meta:nowhere", tmp_path)
 
 
 def test_a_row_is_what_the_metrics_say(report: GeneratorReport, teacher: Generator, images: ImageSet, tiny_directory):
@@ -155,6 +174,8 @@ def test_a_row_is_what_the_metrics_say(report: GeneratorReport, teacher: Generat
     assert row.kernel.value == pytest.approx(kernel_distance(fake, real).value)
     covered = density_coverage(real, fake, 5)
     assert (row.coverage.value, row.coverage.expected) == (covered.coverage, covered.expected_coverage)
+    interval = binomial_interval(round(covered.coverage * len(real)), len(real))
+    assert (row.coverage.low, row.coverage.high) == (interval.low, interval.high)
 
 
 def test_the_table_of_a_student_is_of_its_own_images(
@@ -186,6 +207,10 @@ def test_speed_ups_are_over_the_slowest_ddpm(report: GeneratorReport):
         ("ddpm", 10, 100.0), ("ddim", None, None), ("pupil", 4, 250.0)
     ]  # fmt: skip
     assert {each.over for each in found} == {1000}
+    below = speed_ups(
+        (row("teacher", "ddpm", 64, -0.1), row("teacher", "heun", 7, -0.05), row("teacher", "plms", 9, 0.1))
+    )
+    assert [each.evaluations for each in below] == [64, 7, None]
     assert speed_lines(found) == (("ddpm", "10", "100"), ("ddim", "none tried", "–"), ("pupil", "4", "250"))
 
 
@@ -214,17 +239,32 @@ def test_the_page(report: GeneratorReport, tmp_path: Path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"num": 3}, "at least 16 .* got 3"),
+        ({"num": 3}, "at least 16.* got 3"),
         ({"evaluations": (4, 2)}, "rise .* 4, 2"),
-        ({"evaluations": ()}, "got 500 and none"),
+        ({"evaluations": ()}, "got 500, 0 and none"),
         ({"evaluations": (0, 2)}, "rise from 1"),
         ({"yardstick": (8,)}, "after them"),
+        ({"yardstick": (80,), "samplers": ("heun",)}, "ddpm and ddim; name one"),
+        ({"seed": -1}, "seed at least 0"),
+        ({"guidance": 2.0}, "trained without any"),
+        ({"guidance": 2.0, "evaluations": (1,)}, "two evaluations or more, got at most 1"),
         ({"samplers": ("huen",)}, "did you mean"),
     ],
 )
-def test_what_cannot_be_is_refused(teacher: Generator, images: ImageSet, backbone: PretrainedBackbone, wrong, said):
+def test_what_cannot_be_is_refused(
+    teacher: Generator, images: ImageSet, backbone: PretrainedBackbone, monkeypatch: pytest.MonkeyPatch, wrong, said
+):
+    monkeypatch.setattr(sys.modules["headfirst.study.sampling_curve"], "real_images", None)  # before any work
     with pytest.raises(InputError, match=said):
         sampling_curve(teacher, images, backbone, **wrong)
+
+
+@pytest.mark.parametrize("name", ["teacher", "ddim"])
+def test_a_student_is_not_called_like_a_sampler(
+    teacher: Generator, student: Generator, images: ImageSet, backbone: PretrainedBackbone, name: str
+):
+    with pytest.raises(InputError, match=f"cannot be called {name}"):
+        sampling_curve(teacher, images, backbone, students={name: student})
 
 
 def test_a_student_is_no_teacher(student: Generator, images: ImageSet, backbone: PretrainedBackbone):

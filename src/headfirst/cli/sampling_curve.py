@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from headfirst.cli.generating import ModelArgument
 from headfirst.cli.options import (
     BackboneOption,
     DeviceOption,
+    FreshOption,
     HomeOption,
     JsonOption,
     QuietOption,
@@ -41,6 +43,7 @@ def curve(
     split: Annotated[str, typer.Option(help="Which real images: a split that no model saw.")] = "test",
     seed: SeedOption = 0,
     home: HomeOption = None,
+    fresh: FreshOption = False,
     out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("headfirst-curve"),
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -48,7 +51,7 @@ def curve(
 ) -> None:
     """Show what fewer evaluations cost: Fréchet distances with intervals, and the same noises at every number.
 
-    What was drawn is kept in OUT/work: the same command goes on where it was stopped.
+    What was drawn is kept in OUT/work: the same command goes on where it was stopped; remove the folder when done.
     """
     asked, more = _numbers("--evaluations", evaluations), _numbers("--yardstick", yardstick) if yardstick else ()
     out_folder(out)
@@ -57,8 +60,12 @@ def curve(
     from headfirst.study import SAMPLERS, sampling_curve
 
     teacher = load_generator(model)
+    if len({folder.name for folder in student or ()}) < len(student or ()):
+        raise InputError("two students are in folders of one name, by which they are told apart; rename one")
     students = {folder.name: load_generator(folder) for folder in student or ()}
     images, features, where = open_any_images(data, home), open_backbone(backbone, data), resolve_device(device)
+    if fresh:
+        shutil.rmtree(out / "work", ignore_errors=True)
     with progress_display(quiet=quiet) as progress:
         report = sampling_curve(teacher, images, features, students=students, samplers=sampler or SAMPLERS,
                                 evaluations=asked, yardstick=more, guidance=guidance, num=num, split=split,
@@ -70,8 +77,10 @@ def curve(
     say("Fréchet distance to real images by evaluations of the network")
     for who, way, count, value, interval, *_, cost in quality_lines(report.quality):
         say(f"  {who:<16} {way:<28} {count:>5}  {value} [{interval}]  {cost} ms an image")
+    if report.speed_ups:
+        say(f"Evaluations with which images are as near as ddpm's with {report.speed_ups[0].over:,}, and times fewer")
     for who, count, times in speed_lines(report.speed_ups):
-        say(f"  {who:<28} as near as ddpm with {report.speed_ups[0].over}: {count} evaluations, {times} times fewer")
+        say(f"  {who:<16} {count:>10}  {times}")
     say(f"page: {page}")
 
 

@@ -113,7 +113,7 @@ class Generator:
             raise InputError(f"num must be at least 1, start and seed at least 0, got {num}, {start} and {seed}")
         self._require(label)
         if sampling is not None:
-            self._require_sampling(sampling)
+            self.require_sampling(sampling)
         network = self.network.to(device).eval()
         parts, labels = [], []
         size = getattr(network, "sample_batch", SAMPLE_BATCH)
@@ -192,7 +192,11 @@ class Generator:
         if self.shares[label] == 0:
             raise InputError(f"class {self.classes[label]!r} had no training image, so it cannot be sampled; add some")
 
-    def _require_sampling(self, sampling: Sampling) -> None:
+    def require_sampling(self, sampling: Sampling) -> None:
+        """
+        Raises:
+            InputError: the generator cannot be drawn from so.
+        """
         if not hasattr(self.network, "draw"):
             raise InputError(f"a {self.kind} makes an image in one step: samplers, steps and guidance are diffusion's")
         if sampling.guidance != 1 and not self.classes:

@@ -142,8 +142,8 @@ def generate_page(report: GeneratorReport) -> str:
 
 
 def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, ...], ...]:
-    """As they are printed: model, way, evaluations, Fréchet distance and its interval, kernel distance and its
-    interval, coverage, milliseconds an image."""
+    """As they are printed: model, way, evaluations; Fréchet distance, kernel distance and coverage, each and its
+    interval; milliseconds an image."""
     return tuple(
         (
             row.model,
@@ -155,6 +155,7 @@ def quality_lines(rows: Sequence[Quality]) -> tuple[tuple[str, ...], ...]:
             _number("kernel", row.kernel.value),
             _interval("kernel", row.kernel),
             _number("coverage", row.coverage.value),
+            _interval("coverage", row.coverage),
             f"{row.milliseconds:.0f}" if row.milliseconds >= 10 else f"{row.milliseconds:.2g}",
         )
         for row in rows

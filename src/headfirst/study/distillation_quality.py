@@ -22,8 +22,8 @@ from headfirst.generate.diffusion import Sampling
 from headfirst.metrics import density_coverage, frechet_distance, kernel_distance
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.generator_data import at_size
-from headfirst.study.generator_evaluation import real_images
-from headfirst.study.generator_scores import Score
+from headfirst.study.generator_evaluation import K_COVERAGE, real_images
+from headfirst.study.generator_scores import Score, share
 from headfirst.types import Progress, Samples, silent
 
 TEACHER_STEPS = (1, 2, 4, 8, 32)
@@ -31,8 +31,8 @@ STUDENT_STEPS = (1, 2, 4)
 """Of a student that takes any number of steps."""
 EQUAL = 1.1
 """How many times DDPM's distance still counts as equal quality."""
-NEIGHBOUR = 5
-"""Of coverage: a real image is covered by a made one no further than its fifth neighbour among real ones."""
+LEAST = 0.01
+"""A distance that counts as equal to any: without its bias it may be estimated below 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class SpeedUp:
     """How many times fewer evaluations a way needs than DDPM with the most, at equal quality.
 
     Attributes:
-        evaluations: the fewest that were tried whose Fréchet distance is no more than `EQUAL` times that of DDPM, both
-            as estimated; None where none is.
+        evaluations: the fewest that were tried whose Fréchet distance is no more than `EQUAL` times that of DDPM, or
+            than `LEAST`, as estimated; None where none is.
         over: DDPM's evaluations.
     """
 
@@ -134,7 +134,7 @@ def quality_of(
     """The row of images that were made in so many seconds; real: features of real images."""
     features = embed(backbone, as_split(made, name="generated"), device=device, progress=progress).values
     found, kernel, covered = (
-        frechet_distance(features, real), kernel_distance(features, real), density_coverage(real, features, NEIGHBOUR)
+        frechet_distance(features, real), kernel_distance(features, real), density_coverage(real, features, K_COVERAGE)
     )  # fmt: skip
     return Quality(
         model=model,
@@ -144,7 +144,7 @@ def quality_of(
         evaluations=evaluations(generator, sampling),
         frechet=Score(value=found.corrected, low=found.low, high=found.high, expected=0.0),
         kernel=Score(value=kernel.corrected, low=kernel.low, high=kernel.high, expected=0.0),
-        coverage=Score(value=covered.coverage, low=None, high=None, expected=covered.expected_coverage),
+        coverage=share(round(covered.coverage * len(real)), len(real), covered.expected_coverage),
         milliseconds=1000 * seconds / len(made.pixels),
     )
 
@@ -154,7 +154,7 @@ def speed_ups(rows: Sequence[Quality]) -> tuple[SpeedUp, ...]:
     if not (slow := [row for row in rows if row.way == "ddpm"]):
         return ()
     last = max(slow, key=lambda row: row.evaluations)
-    near = [row for row in rows if row.frechet.value <= EQUAL * last.frechet.value]
+    near = [row for row in rows if row.frechet.value <= max(EQUAL * last.frechet.value, LEAST)]
     return tuple(
         SpeedUp(
             way=way,

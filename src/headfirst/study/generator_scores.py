@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headfirst.errors import InputError
-from headfirst.metrics import Memorisation
+from headfirst.metrics import Memorisation, binomial_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,12 @@ class Score:
     low: float | None = None
     high: float | None = None
     expected: float | None = None
+
+
+def share(count: int, n: int, expected: float | None = None) -> Score:
+    """So many of n, with the interval of a binomial share."""
+    interval = binomial_interval(count, n)
+    return Score(value=count / n, low=interval.low, high=interval.high, expected=expected)
 
 
 @dataclass(frozen=True, kw_only=True)

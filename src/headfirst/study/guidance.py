@@ -17,11 +17,11 @@ from headfirst.data.imageset import UNLABELLED
 from headfirst.errors import InputError
 from headfirst.features import embed
 from headfirst.generate import Generator
-from headfirst.metrics import binomial_interval, density_coverage, frechet_distance
+from headfirst.metrics import density_coverage, frechet_distance
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.generator_data import at_size
 from headfirst.study.generator_evaluation import K_COVERAGE, LEAST
-from headfirst.study.generator_scores import Score
+from headfirst.study.generator_scores import Score, share
 from headfirst.types import Progress, silent
 
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0)
@@ -121,8 +121,8 @@ def guidance_path(
         rows.append(
             GuidanceRow(
                 weight=weight,
-                recognised=_share(right, num),
-                coverage=_share(round(spread.coverage * len(real)), len(real), spread.expected_coverage),
+                recognised=share(right, num),
+                coverage=share(round(spread.coverage * len(real)), len(real), spread.expected_coverage),
                 frechet=Score(value=distance.corrected, low=distance.low, high=distance.high, expected=0.0),
             )
         )
@@ -167,11 +167,6 @@ def _sentence(rows: Sequence[GuidanceRow], best: GuidanceRow, chosen: GuidanceRo
 
 def _change(a: GuidanceRow, b: GuidanceRow, name: str) -> str:
     return f"{100 * getattr(b, name).value:.1f} % instead of {100 * getattr(a, name).value:.1f} %"
-
-
-def _share(count: int, n: int, expected: float | None = None) -> Score:
-    interval = binomial_interval(count, n)
-    return Score(value=count / n, low=interval.low, high=interval.high, expected=expected)
 
 
 def _low(row: GuidanceRow) -> float:

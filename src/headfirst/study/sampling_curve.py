@@ -23,6 +23,7 @@ from headfirst.evaluation import versions
 from headfirst.features import embed, side_by_side
 from headfirst.generate import Generator
 from headfirst.generate.diffusion import Sampling, require_teacher
+from headfirst.generate.diffusion.sampling import METHODS
 from headfirst.nn import PretrainedBackbone
 from headfirst.study.distillation_quality import Quality, quality_of, speed_ups
 from headfirst.study.generator_data import at_size
@@ -66,35 +67,44 @@ def sampling_curve(
         guidance: w of every sampler; a student keeps its own.
         num: images of each row, at least 16.
         split: of the real images, one that none learned from.
-        directory: None keeps nothing.
+        directory: keeps the images of each row, so that a stopped curve goes on; None keeps nothing.
 
     Raises:
-        InputError: numbers that cannot be, an unknown sampler, a teacher that is a student, a split that was learned
-            from.
+        InputError: numbers that cannot be, an unknown sampler, a teacher that is a student, a student called like a
+            sampler, guidance without classes, a split that was learned from.
         DataError: no such split, or too few images in it.
     """
-    asked = (*evaluations, *yardstick)
-    if num < _FEWEST or not evaluations or list(asked) != sorted(set(asked)) or asked[0] < 1:
+    asked, students = (*evaluations, *yardstick), students or {}
+    if num < _FEWEST or seed < 0 or not evaluations or list(asked) != sorted(set(asked)) or asked[0] < 1:
         raise InputError(
-            f"num must be at least {_FEWEST} and evaluations rise from 1 or more, and those of the yardsticks after "
-            f"them, got {num} and {', '.join(map(str, asked)) or 'none'}"
+            f"num must be at least {_FEWEST}, seed at least 0, and evaluations rise from 1 or more, those of the "
+            f"yardsticks after them, got {num}, {seed} and {', '.join(map(str, asked)) or 'none'}"
         )
+    if yardstick and not set(samplers) & set(YARDSTICKS):
+        raise InputError(f"a yardstick is of {' and '.join(YARDSTICKS)}; name one of them among the samplers")
+    if taken := sorted(set(students) & {"teacher", *METHODS}):
+        raise InputError(f"a student cannot be called {', '.join(taken)}, which is a sampler or the teacher; rename it")
     require_teacher(teacher)
     by_sampler = {name: asked if name in YARDSTICKS else evaluations for name in samplers}
     ways = [
         *(("teacher", teacher, how) for name, of in by_sampler.items() for how in _of_sampler(name, of, guidance)),
-        *((name, model, how) for name, model in (students or {}).items() for how in _of_student(model, evaluations)),
+        *((name, model, how) for name, model in students.items() for how in _of_student(model, evaluations)),
     ]
+    if not ways:
+        raise InputError(f"with guidance an image takes two evaluations or more, got at most {asked[-1]}; allow more")
+    for _, model, how in ways:
+        model.require_sampling(how)
     size = teacher.network.size
     held_out = at_size(real_images(teacher, images, split, size, progress), size, progress=progress)
     real = embed(backbone, held_out, device=device, progress=progress).values
     with training_folder(directory, join_world(torch.device("cpu"))) as folder:
-        jobs = [partial(_drawn, model, how, num, seed, device, folder) for _, model, how in ways]
-        paths = _all(jobs, device, progress)
+        slowest_first = sorted(ways, key=lambda way: -way[2].num_evaluations)
+        _all([partial(_drawn, model, how, num, seed, device, folder) for _, model, how in slowest_first], device,
+             progress)  # fmt: skip
         rows: list[Quality] = []
         shown: list[Tensor] = []
-        for i, ((name, model, how), path) in enumerate(zip(ways, paths, strict=True)):
-            made, seconds = _read(path, model, seed)
+        for i, (name, model, how) in enumerate(ways):
+            made, seconds = _read(_drawn(model, how, num, seed, device, folder), model, seed)
             rows.append(quality_of(made, name, model, how, real, backbone, seconds=seconds, device=device))
             shown.append(made.pixels[:COLUMNS])
             progress("distances", i + 1, len(ways))
@@ -107,7 +117,7 @@ def sampling_curve(
         about={
             "recipe": teacher.recipe,
             "generator (sha256)": teacher.fingerprint,
-            **{f"{name} (sha256)": student.fingerprint for name, student in (students or {}).items()},
+            **{f"{name} (sha256)": student.fingerprint for name, student in students.items()},
             "backbone": backbone.name,
             "backbone and preprocessing (sha256)": backbone.fingerprint,
             "images of each row": num,
@@ -120,20 +130,19 @@ def sampling_curve(
     )
 
 
-def _all(jobs: Sequence[Callable[[], Path]], device: str, progress: Progress) -> list[Path]:
+def _all(jobs: Sequence[Callable[[], Path]], device: str, progress: Progress) -> None:
     """Of the CPU each core draws by itself."""
     if device == "cpu":
-        return side_by_side(jobs, stage="ways to draw images", progress=progress)
-    paths = []
-    for job in jobs:
-        paths.append(job())
-        progress("ways to draw images", len(paths), len(jobs))
-    return paths
+        side_by_side(jobs, stage="ways to draw images", progress=progress)
+        return
+    for i, job in enumerate(jobs):
+        job()
+        progress("ways to draw images", i + 1, len(jobs))
 
 
 def _drawn(generator: Generator, how: Sampling, num: int, seed: int, device: str, folder: Path) -> Path:
     """The file of a way's images and of the seconds they took, made where it is not there."""
-    about = repr((generator.fingerprint, how, num, seed))
+    about = repr((generator.fingerprint, how, num, seed, device, versions()["headfirst"]))
     path = folder / f"{how.method}-{how.num_steps}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.safetensors"
     if not path.is_file():
         began = time.perf_counter()
