@@ -88,7 +88,9 @@ def test_points_are_made_once_and_row_by_row(
         assert torch.equal(first["Gaussian"], make(first["noise"]))
     points("ring in 2-D", recipe, 1, num=50, work=tmp_path / "new")
     points("ring in 2-D", replace(recipe, steps=10), 0, num=50, work=tmp_path / "new")
-    assert fits == [0, 1, 0]
+    points("ring in 2-D", recipe, 0, num=51, work=tmp_path / "new")
+    points("eight modes in 2-D", recipe, 0, num=50, work=tmp_path / "new")
+    assert fits == [0, 1, 0, 0, 0]
 
 
 LEARNING = EnergyDescent(steps=200), PointDiffusion(steps=400, batch_size=128, hidden=32, waves=8)
