@@ -12,10 +12,11 @@ from test_generate_verbs import square_photos
 from headfirst.data import ImageSet
 from headfirst.errors import Interrupted
 from headfirst.generate import VAE, Diffusion, Generator, Sampling, load_generator
-from headfirst.generate.diffusion import ConsistencyDistillation, course
+from headfirst.generate.diffusion import ConsistencyDistillation, ConsistencyTraining, course
 from headfirst.nn import UNetShape, load_backbone
 from headfirst.study import distil
 from headfirst.study.distillation_quality import evaluations
+from headfirst.study.distilling import Taught
 
 QUICK = ("--epochs", 3, "--batch-size", 16, "--num", 12, "--quiet")
 
@@ -85,6 +86,26 @@ def test_stopped_it_goes_on_to_the_same_student(teacher: Generator, photos: Path
         ("student", 1, 1, 2), ("student", 2, 2, 2), ("student", 4, 4, 2), ("teacher", 1, 2, 2), ("teacher", 2, 4, 2)
     ]  # fmt: skip
     assert [r.frechet for r in again.report.quality] == [r.frechet for r in whole.report.quality]
+
+
+@pytest.mark.parametrize("recipe", [ConsistencyDistillation(epochs=9), ConsistencyTraining(epochs=9)])
+def test_a_recipe_is_told_its_teacher_and_the_epochs_that_were_chosen(
+    recipe: ConsistencyDistillation | ConsistencyTraining,
+    teacher: Generator,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    told: list[tuple[object, ...]] = []
+
+    def fit(self: ConsistencyDistillation | ConsistencyTraining, *images: object, **rest: object) -> Generator:
+        told.append((self.epochs, rest.get("start", images[0])))
+        return teacher
+
+    monkeypatch.setattr(type(recipe), "fit", fit)
+    taught = Taught(recipe=recipe, teacher=teacher, epochs=4)
+    assert taught.fit(ImageSet.from_folder(photos)["train"], watch=lambda *_: None) is teacher
+    assert told == [(4, teacher)]
+    assert teacher.fingerprint in repr(taught)  # of which the identity of a training is made
 
 
 def test_evaluations_are_counted(teacher: Generator):
