@@ -228,12 +228,16 @@ def _fine_print(
         f"{np.mean([f.norm for f in each]):.3f} ± {np.mean([f.spread for f in each]):.3f} of √Z ({kind})"
         for kind, each in of_images.items()
     )
+    a_point, an_image = (
+        each.sampling.num_evaluations
+        for each in (*learners.values(), *recipes.values())
+        if isinstance(each, PointDiffusion | Diffusion)
+    )
     return (
         f"Seeds {list(seeds)}. Known targets have mean 0 and covariance I. Perceptrons learn them from noise of as "
         f"many dimensions, in {learners['perceptron'].steps} steps down the energy distance, diffusion models in "
         f"{learners['diffusion'].steps} steps, drawn along the path without noise on the way; {NUM_POINTS} points are "
-        f"compared. A diffusion model is asked {LEARNERS['diffusion'].sampling.num_evaluations} times for a point and "
-        f"{recipes['diffusion'].sampling.num_evaluations} times for an image. Images: "
+        f"compared. A diffusion model is asked {a_point} times for a point and {an_image} times for an image. Images: "
         f"{len(scene.pool)} to learn from, in epochs: {epochs}; {NUM_IMAGES} generated against {len(scene.real)} test "
         "images in the backbone's features.",
         "What another sample of the target gives, over noise: "
