@@ -320,7 +320,7 @@ def _draw_ratios(panel: Any, of_points: Points, of_images: Images, scene: Scene)
     )
     panel.plot([1, 1], [-0.5, len(lines) - 0.5], color=INK, linewidth=0.8)
     panel.set_yticks(range(len(lines)), list(lines))
-    panel.set(xscale="log", xlabel="distance to the target, over that of noise", ylim=(len(lines) - 0.5, -3.2))
+    panel.set(xscale="log", xlabel="distance, over that of noise", ylim=(len(lines) - 0.5, -3.2))
     panel.legend(fontsize=7, loc="upper left")
 
 
