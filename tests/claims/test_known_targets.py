@@ -123,3 +123,11 @@ def test_points_of_another_scale_come_out_at_it():
     assert make(torch.randn(500, 1, generator=torch.Generator().manual_seed(0))).std().item() == pytest.approx(
         5, rel=0.2
     )
+
+
+def test_normal_points_stay_normal():
+    """Noise of another size than the network is told would narrow or widen what it draws."""
+    recipe = PointDiffusion(steps=200, batch_size=256, hidden=16, waves=2)
+    make = recipe.fit(lambda n, g: torch.randn(n, 1, generator=g), seed=0)
+    z = torch.randn(4000, 1, generator=torch.Generator().manual_seed(1))
+    assert make(z).std().item() == pytest.approx(z.std().item(), rel=0.1)
